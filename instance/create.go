@@ -1,0 +1,402 @@
+package instance
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// CreateRequest is what a caller may choose about a new instance. Nil takes
+// the default; an empty string is a value and is checked as one.
+type CreateRequest struct {
+	Prefix   *string
+	Template *string
+	Port     *int
+	Env      map[string]string
+	Labels   map[string]string
+	// Wait is how long the caller waits; the zero value means WaitReady.
+	Wait Wait `json:"-"`
+	// IdempotencyKey makes a repeated request return the first one's instance.
+	IdempotencyKey string `json:"-"`
+}
+
+// Create makes an instance and returns it once it has come as far as req.Wait
+// says. A create that fails leaves nothing, unless its caller was answered
+// before: then the instance stays, failed, with the reason.
+func (m *Manager) Create(ctx context.Context, req CreateRequest) (Instance, error) {
+	if err := checkCreate(req); err != nil {
+		return Instance{}, err
+	}
+	if err := m.sync.await(ctx); err != nil {
+		return Instance{}, err
+	}
+	hash := req.hash()
+	if first, err := m.firstAnswer(req.IdempotencyKey, hash); first != nil || err != nil {
+		return m.join(ctx, first, req.Wait, err)
+	}
+	rec, err := m.plan(req)
+	if err != nil {
+		return Instance{}, err
+	}
+	rec.IdempotencyKey, rec.RequestHash = req.IdempotencyKey, hash
+
+	op := newOperation(ctx, "create", req.Wait)
+	if op.quit, err = m.gate.join(); err != nil {
+		return Instance{}, err
+	}
+	e := &entry{rec: rec, op: op, reserved: true}
+	if winner, err := m.reserve(e, req.Prefix == nil); winner != nil || err != nil {
+		op.quit()
+		return m.join(ctx, winner, req.Wait, err)
+	}
+	m.run(e, op, func(ctx context.Context) error { return m.create(ctx, e, op, req.Port) })
+	return m.await(ctx, e, op, req.Wait)
+}
+
+// plan turns the request into the record that it asks for, without a port.
+func (m *Manager) plan(req CreateRequest) (*Record, error) {
+	s := m.settings.Load()
+	name, template, err := s.template(req.Template)
+	if err != nil {
+		return nil, err
+	}
+	prefix := generatePrefix(s.PrefixLength)
+	if req.Prefix != nil {
+		prefix = *req.Prefix
+		if err := checkPrefix(prefix, s.Reserved); err != nil {
+			return nil, err
+		}
+	}
+	return &Record{
+		Spec:      template.spec(prefix, name, req, s),
+		Status:    Creating,
+		CreatedAt: now(),
+	}, nil
+}
+
+// template finds the template that a caller named, or the default one.
+func (s *Settings) template(name *string) (string, Template, error) {
+	wanted := s.DefaultTemplate
+	if name != nil {
+		wanted = *name
+	}
+	if t, ok := s.Templates[wanted]; ok {
+		return wanted, t, nil
+	}
+	names := slices.Sorted(maps.Keys(s.Templates))
+	err := Errorf(NoTemplate, "no template %q: choose one of %s", wanted, strings.Join(names, ", "))
+	if name == nil {
+		err.Message = "template is missing: name one of " + strings.Join(names, ", ")
+	}
+	return "", Template{}, err.With("templates", names)
+}
+
+// reserve puts e into the table. Where a request with the same idempotency key
+// was faster, it returns that one's entry.
+func (m *Manager) reserve(e *entry, generated bool) (winner *entry, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if key := e.rec.IdempotencyKey; key != "" {
+		if first := m.table[m.keys[key]]; first != nil {
+			return first, checkSame(first.record(), e.rec.RequestHash)
+		}
+	}
+	if m.table[e.rec.Prefix] != nil {
+		if generated { // 36^8 at the least: do not trust the source of randomness any more
+			return nil, Errorf(Internal, "generated the prefix %s twice", e.rec.Prefix)
+		}
+		return nil, Errorf(PrefixTaken, "prefix already exists")
+	}
+	m.table[e.rec.Prefix] = e
+	if e.rec.IdempotencyKey != "" {
+		m.keys[e.rec.IdempotencyKey] = e.rec.Prefix
+	}
+	return nil, nil
+}
+
+// create does the work: port, intent, container, readiness, record.
+func (m *Manager) create(ctx context.Context, e *entry, op *operation, port *int) error {
+	rec := *e.record()
+	if err := m.writeIntent(e, &rec, port); err != nil {
+		m.remove(rec.Prefix)
+		return err
+	}
+	close(op.intent)
+	answered := op.wait == WaitNone
+
+	err := m.gate.do(ctx, func() error { return m.launch(ctx, &rec, port != nil) })
+	op.quit()
+	if err == nil {
+		err = m.recordStart(ctx, e, op, &rec)
+		answered = answered || op.wait == WaitStarted && err == nil
+		if err == nil {
+			err = m.awaitReady(ctx, &rec)
+		}
+		if err == nil {
+			rec.Status, rec.Ready = Running, true
+			err = m.save(e, &rec)
+		}
+	}
+	switch {
+	case err == nil || ctx.Err() != nil: // cut short by Close: the next Open undoes it
+	case answered:
+		m.markFailed(ctx, e, rec, err)
+	default:
+		m.undoCreate(ctx, rec)
+	}
+	return err
+}
+
+func (m *Manager) writeIntent(e *entry, rec *Record, port *int) (err error) {
+	if rec.Port, err = m.ports.take(port, m.settings.Load().Ports); err != nil {
+		return err
+	}
+	intent := *rec
+	if err := m.save(e, &intent); err != nil {
+		m.ports.free(rec.Port)
+		return err
+	}
+	e.mu.Lock()
+	e.reserved = false
+	e.mu.Unlock()
+	return nil
+}
+
+// portDeadline bounds the search for a port that the engine can bind.
+const portDeadline = 30 * time.Second
+
+// launch makes and starts rec's container. The engine's bind is the truth
+// about ports: where it finds rec.Port taken, launch goes on to the next free
+// one, unless the caller asked for this one.
+func (m *Manager) launch(ctx context.Context, rec *Record, fixed bool) error {
+	r := m.settings.Load().Ports
+	var refused []int // kept until the end, so that none is tried twice
+	defer func() {
+		for _, port := range refused {
+			m.ports.free(port)
+		}
+	}()
+	for begun := time.Now(); ; {
+		err := m.startNew(ctx, rec)
+		if KindOf(err) != PortTaken {
+			return err
+		}
+		if err := m.runtime.Remove(ctx, ContainerName(rec.Prefix)); err != nil {
+			return err
+		}
+		if fixed {
+			return m.ports.refuse(r, "port %d is taken by another process", rec.Port)
+		}
+		if time.Since(begun) > portDeadline {
+			return Errorf(NoFreePort, "no port found in %s that Docker can bind", portDeadline).With("range", r.String())
+		}
+		next, err := m.ports.take(nil, r)
+		if err != nil {
+			return err
+		}
+		refused = append(refused, rec.Port)
+		rec.Port = next
+	}
+}
+
+// startNew makes rec's container and starts it.
+func (m *Manager) startNew(ctx context.Context, rec *Record) error {
+	id, err := m.runtime.Create(ctx, rec.Spec)
+	if err != nil {
+		return err
+	}
+	rec.ContainerID = id
+	return m.runtime.Start(ctx, id)
+}
+
+// recordStart notes what the engine says of the started container. Where the
+// caller waits for no more, this is the acknowledgement and has to be durable.
+func (m *Manager) recordStart(ctx context.Context, e *entry, op *operation, rec *Record) error {
+	c, err := m.runtime.Inspect(ctx, rec.ContainerID)
+	if err != nil {
+		return lostContainer(err)
+	}
+	rec.follow(c)
+	if op.wait == WaitStarted {
+		running := *rec
+		running.Status = Running
+		if err := m.save(e, &running); err != nil {
+			return err
+		}
+	}
+	close(op.started)
+	return nil
+}
+
+// lostContainer is err, but for a container that somebody removed while we
+// brought it up: the instance is not what was not found.
+func lostContainer(err error) error {
+	if KindOf(err) == NotFound {
+		return Errorf(EngineFailed, "the container was removed from outside during its start: try again")
+	}
+	return err
+}
+
+// follow takes over what c says of the container's incarnation.
+func (r *Record) follow(c Container) {
+	started := c.StartedAt.UTC().Truncate(time.Millisecond)
+	r.ContainerID, r.StartedAt, r.Address = c.ID, &started, ""
+	if c.Address.IsValid() {
+		r.Address = c.Address.String()
+	}
+}
+
+// undoCreate takes back a create that failed: container, record, port.
+func (m *Manager) undoCreate(ctx context.Context, rec Record) {
+	err := m.gate.do(ctx, func() error { return m.runtime.Remove(ctx, ContainerName(rec.Prefix)) })
+	if err != nil && KindOf(err) != NotFound {
+		m.log().Warn("removing the container of a failed create; reconcile will try again",
+			zap.String("prefix", rec.Prefix), zap.Error(err))
+	}
+	m.forget(rec)
+	m.ports.free(rec.Port)
+}
+
+// forget ends rec. If that cannot be made durable now, the record on disk
+// still says creating or deleting, and the next Open ends it.
+func (m *Manager) forget(rec Record) {
+	if err := m.store.drop(rec.Prefix); err != nil {
+		m.log().Warn("writing the end of an instance; the next write does it",
+			zap.String("prefix", rec.Prefix), zap.Error(err))
+	}
+	m.remove(rec.Prefix)
+}
+
+// firstAnswer finds the entry that an earlier request with key made.
+func (m *Manager) firstAnswer(key, hash string) (*entry, error) {
+	if key == "" {
+		return nil, nil
+	}
+	m.mu.RLock()
+	first := m.table[m.keys[key]]
+	m.mu.RUnlock()
+	if first == nil {
+		return nil, nil
+	}
+	return first, checkSame(first.record(), hash)
+}
+
+func checkSame(first *Record, hash string) error {
+	if first.RequestHash == hash {
+		return nil
+	}
+	return badField("Idempotency-Key", "this Idempotency-Key was used for another request: take a new one")
+}
+
+// join waits with the first request of an idempotency key.
+func (m *Manager) join(ctx context.Context, first *entry, wait Wait, err error) (Instance, error) {
+	if first == nil || err != nil {
+		return Instance{}, err
+	}
+	first.mu.Lock()
+	op := first.op
+	first.mu.Unlock()
+	if op == nil || op.name != "create" {
+		return m.view(first), nil
+	}
+	return m.await(ctx, first, op, wait)
+}
+
+// hash tells requests of one idempotency key apart.
+func (req CreateRequest) hash() string {
+	body, err := json.Marshal(req)
+	if err != nil {
+		panic(err) // strings and numbers only
+	}
+	sum := sha256.Sum256(body)
+	return hex.EncodeToString(sum[:16])
+}
+
+// The bounds of what a caller may send along.
+const (
+	maxEnv        = 128
+	maxEnvBytes   = 32 << 10
+	maxLabels     = 32
+	maxLabelBytes = 256
+	maxKeyBytes   = 255
+)
+
+var (
+	envGrammar   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	labelGrammar = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`)
+)
+
+// checkCreate checks what needs no configuration.
+func checkCreate(req CreateRequest) error {
+	if err := checkWait(req.Wait); err != nil {
+		return err
+	}
+	if len(req.IdempotencyKey) > maxKeyBytes {
+		return badField("Idempotency-Key", fmt.Sprintf("Idempotency-Key is longer than %d bytes", maxKeyBytes))
+	}
+	if err := checkEnv(req.Env); err != nil {
+		return err
+	}
+	return checkLabels(req.Labels)
+}
+
+func checkEnv(env map[string]string) error {
+	if len(env) > maxEnv {
+		return badField("env", fmt.Sprintf("env has %d entries: at most %d are allowed", len(env), maxEnv))
+	}
+	size := 0
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		size += len(name) + len(env[name])
+		switch {
+		case !envGrammar.MatchString(name):
+			return badField("env", fmt.Sprintf("env name %s is malformed: it must match %s", quote(name), envGrammar))
+		case strings.HasPrefix(name, "SANDBOX_"):
+			return badField("env", "env names that begin with SANDBOX_ are set by the server")
+		case strings.ContainsRune(env[name], 0):
+			return badField("env", fmt.Sprintf("env value of %s has a NUL byte", name))
+		}
+	}
+	if size > maxEnvBytes {
+		return badField("env", fmt.Sprintf("env has %d bytes: at most %d are allowed", size, maxEnvBytes))
+	}
+	return nil
+}
+
+func checkLabels(labels map[string]string) error {
+	if len(labels) > maxLabels {
+		return badField("labels", fmt.Sprintf("there are %d labels: at most %d are allowed", len(labels), maxLabels))
+	}
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		switch {
+		case !labelGrammar.MatchString(key):
+			return badField("labels", fmt.Sprintf("label key %s is malformed: it must match %s", quote(key), labelGrammar))
+		case len(labels[key]) > maxLabelBytes:
+			return badField("labels", fmt.Sprintf("label %s is longer than %d bytes", key, maxLabelBytes))
+		case strings.ContainsRune(labels[key], 0):
+			return badField("labels", fmt.Sprintf("label %s has a NUL byte", key))
+		}
+	}
+	return nil
+}
+
+// quote makes a stranger's text safe and short enough for a message.
+func quote(s string) string {
+	if len(s) > 63 {
+		s = s[:63] + "…"
+	}
+	return strconv.Quote(s)
+}
+
+func badField(field, message string) *Error {
+	return Errorf(BadRequest, "%s", message).With("field", field)
+}

@@ -1,0 +1,77 @@
+package instance
+
+import (
+	"io"
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// Endpoint is one container's way in, from one start of it to its end. A
+// connection belongs to the endpoint that it was dialled for and to no other:
+// the next container may get the same address. Safe for concurrent use.
+type Endpoint struct {
+	ContainerID string
+	Direct      netip.AddrPort // the container's own address; invalid where the host does not reach it
+	Published   netip.AddrPort // 127.0.0.1 and the host port
+
+	key   string
+	mu    sync.Mutex
+	ended bool
+	conns map[io.Closer]struct{}
+}
+
+func newEndpoint(r *Record) *Endpoint {
+	direct, _ := netip.ParseAddrPort(r.Address) // empty or invalid: not reachable
+	return &Endpoint{
+		ContainerID: r.ContainerID,
+		Direct:      direct,
+		Published:   published(r.Port),
+		key:         r.ContainerID + "." + strconv.FormatInt(startTime(r).UnixMilli(), 36),
+		conns:       map[io.Closer]struct{}{},
+	}
+}
+
+func published(port int) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port))
+}
+
+func startTime(r *Record) time.Time {
+	if r.StartedAt == nil {
+		return time.Time{}
+	}
+	return *r.StartedAt
+}
+
+// Key names the container and its start, and so this endpoint among all of
+// all times. It has the form of a host name.
+func (e *Endpoint) Key() string { return e.key }
+
+// Track has c closed when the endpoint ends, at once if it already has. The
+// returned func forgets c; call it when c is closed.
+func (e *Endpoint) Track(c io.Closer) (forget func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ended {
+		c.Close()
+		return func() {}
+	}
+	e.conns[c] = struct{}{}
+	return func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.conns, c)
+	}
+}
+
+// end closes every connection to the container; there will be no new ones.
+func (e *Endpoint) end() {
+	e.mu.Lock()
+	conns := e.conns
+	e.ended, e.conns = true, nil
+	e.mu.Unlock()
+	for c := range conns { // unlocked: closing c calls forget
+		c.Close()
+	}
+}

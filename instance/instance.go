@@ -1,0 +1,126 @@
+package instance
+
+import (
+	"maps"
+	"time"
+)
+
+// Status speaks of an instance's container; whether the dev server in it
+// answers is [Instance.Ready].
+type Status string
+
+// The states of an instance:
+//
+//	creating → running ⇄ stopped
+//
+// with starting, stopping and deleting as the steps between. Failed means
+// that it ended by itself with an error, ran out of memory, or never became
+// ready.
+const (
+	Creating Status = "creating"
+	Starting Status = "starting"
+	Running  Status = "running"
+	Stopping Status = "stopping"
+	Stopped  Status = "stopped"
+	Failed   Status = "failed"
+	Deleting Status = "deleting"
+)
+
+// Statuses lists every status, for whoever has to check or to explain one.
+var Statuses = []Status{Creating, Starting, Running, Stopping, Stopped, Failed, Deleting}
+
+// Why an instance is stopped.
+const (
+	ReasonUser    = "user"              // by a call; no request wakes it
+	ReasonOutside = "stopped outside"   // by hand, past us
+	ReasonRemoved = "container removed" // by hand; the next start makes it anew
+)
+
+// Instance is what the world sees of one instance. It is a copy: keeping or
+// changing it touches nothing.
+type Instance struct {
+	Prefix        string            `json:"prefix"`
+	Port          int               `json:"port"`
+	Status        Status            `json:"status"`
+	Ready         bool              `json:"ready"`
+	URL           string            `json:"url"`
+	Template      string            `json:"template"`
+	Image         string            `json:"image"`
+	ContainerID   string            `json:"container_id"`
+	ContainerPort int               `json:"container_port"`
+	Labels        map[string]string `json:"labels"`
+	Reason        string            `json:"reason"`
+	Generation    int               `json:"generation"`
+	CreatedAt     time.Time         `json:"created_at"`
+	StartedAt     *time.Time        `json:"started_at"`
+	StoppedAt     *time.Time        `json:"stopped_at"`
+	LastActiveAt  *time.Time        `json:"last_active_at"`
+}
+
+// Spec is the container that an instance is to have: all that a [Runtime]
+// needs to make it, and all that survives in .instances.json.
+type Spec struct {
+	Prefix        string            `json:"prefix"`
+	Port          int               `json:"port"` // host port, on 127.0.0.1
+	Template      string            `json:"template"`
+	Generation    int               `json:"generation"` // counts the containers that this prefix has had
+	Image         string            `json:"image"`
+	Pull          PullPolicy        `json:"pull,omitempty"`
+	ContainerPort int               `json:"container_port"` // where the dev server listens inside
+	Command       []string          `json:"command,omitempty"`
+	Env           map[string]string `json:"env,omitempty"` // complete, as the container gets it
+	WorkDir       string            `json:"workdir,omitempty"`
+	User          string            `json:"user,omitempty"`
+	Memory        int64             `json:"memory"` // bytes
+	CPUs          float64           `json:"cpus"`
+	Pids          int64             `json:"pids"`
+	Labels        map[string]string `json:"labels,omitempty"` // the caller's
+}
+
+// PullPolicy says when an image is fetched from its registry.
+type PullPolicy string
+
+// The pull policies; the zero value means PullMissing.
+const (
+	PullMissing PullPolicy = "missing"
+	PullNever   PullPolicy = "never"
+	PullAlways  PullPolicy = "always"
+)
+
+// Record is one instance in .instances.json. A record in the table is never
+// changed, only replaced, so a reader may keep the one it got.
+type Record struct {
+	Spec
+	Status      Status `json:"status"`
+	Ready       bool   `json:"ready"`
+	Reason      string `json:"reason,omitempty"`
+	ContainerID string `json:"container_id,omitempty"`
+	// Address is the container's own address and port where the host reaches
+	// it, kept so that routes work after a restart before Docker answers.
+	Address      string     `json:"address,omitempty"`
+	CreatedAt    time.Time  `json:"created_at"`
+	StartedAt    *time.Time `json:"started_at,omitempty"`
+	StoppedAt    *time.Time `json:"stopped_at,omitempty"`
+	LastActiveAt *time.Time `json:"last_active_at,omitempty"`
+	// IdempotencyKey and RequestHash let a retried create find its first answer.
+	IdempotencyKey string `json:"idempotency_key,omitempty"`
+	RequestHash    string `json:"request_hash,omitempty"`
+}
+
+func (r *Record) view(url string) Instance {
+	labels := maps.Clone(r.Labels)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	return Instance{
+		Prefix: r.Prefix, Port: r.Port, Status: r.Status, Ready: r.Ready, URL: url,
+		Template: r.Template, Image: r.Image, ContainerID: r.ContainerID,
+		ContainerPort: r.ContainerPort, Labels: labels, Reason: r.Reason,
+		Generation: r.Generation, CreatedAt: r.CreatedAt, StartedAt: r.StartedAt,
+		StoppedAt: r.StoppedAt, LastActiveAt: r.LastActiveAt,
+	}
+}
+
+// now is the time as records keep it: UTC and to the millisecond, so that the
+// files stay readable and a round trip changes nothing.
+func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }

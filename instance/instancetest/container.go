@@ -1,0 +1,99 @@
+package instancetest
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aie-sandbox/caddy-sandbox/instance"
+	"github.com/aie-sandbox/caddy-sandbox/test/testserver/devserver"
+)
+
+// container is one container of an [Engine], which guards the fields below run.
+type container struct {
+	id, name, owner string
+	spec            instance.Spec
+	created         time.Time
+	output          output
+
+	run               *run // nil: it does not run
+	started, finished time.Time
+	exitCode          int
+	oomKilled         bool
+}
+
+// run is one run of a container, from a start to its end.
+type run struct {
+	port  *published
+	term  context.CancelFunc // SIGTERM
+	kill  context.CancelFunc // SIGKILL
+	ended chan struct{}      // closed when the engine has noted the end
+}
+
+// serve is the process in the container; ctx ends when it is killed and asked
+// when it is to end.
+func (c *container) serve(ctx, asked context.Context, pid int, port *published) (exitCode int, oomKilled bool) {
+	if c.spec.Env["TEST_MODE"] == "oom" {
+		return devserver.Killed, true
+	}
+	server := devserver.Server{
+		Env:     c.spec.Env,
+		Process: devserver.Process{PID: pid, UID: uid(c.spec.User), Dir: cmp.Or(c.spec.WorkDir, "/"), Args: c.spec.Command},
+		Listen:  port.listenInside,
+		Stdout:  &c.output,
+		Stderr:  &c.output,
+	}
+	return server.Run(ctx, asked.Done()), false
+}
+
+// uid of a user such as 1000 or 1000:1000; names of users mean root here, as
+// there is no image to look them up in.
+func uid(user string) int {
+	user, _, _ = strings.Cut(user, ":")
+	id, _ := strconv.Atoi(user)
+	return id
+}
+
+// inspect is what the engine says of c. The engine's lock must be held.
+func (c *container) inspect() instance.Container {
+	return instance.Container{
+		ID: c.id, Spec: cloneSpec(c.spec), Running: c.run != nil,
+		ExitCode: c.exitCode, OOMKilled: c.oomKilled,
+		CreatedAt: c.created, StartedAt: c.started, FinishedAt: c.finished,
+	}
+}
+
+func cloneSpec(s instance.Spec) instance.Spec {
+	s.Command = slices.Clone(s.Command)
+	s.Env = maps.Clone(s.Env)
+	s.Labels = maps.Clone(s.Labels)
+	return s
+}
+
+// output keeps what a container prints, over all its runs.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) last(n int) []string {
+	o.mu.Lock()
+	lines := strings.Split(strings.TrimSuffix(o.text.String(), "\n"), "\n")
+	o.mu.Unlock()
+	if len(lines) == 1 && lines[0] == "" {
+		return nil
+	}
+	return lines[max(0, len(lines)-n):]
+}

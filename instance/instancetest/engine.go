@@ -1,0 +1,331 @@
+package instancetest
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/aie-sandbox/caddy-sandbox/instance"
+)
+
+// Image is the image that an [Engine] has from the start.
+const Image = "caddy-sandbox/testserver"
+
+// grace is the time from asking a container to end to killing it.
+const grace = 5 * time.Second
+
+// defaultDeadline bounds each call, as dockerops does.
+const defaultDeadline = 30 * time.Second
+
+// Engine is a container engine in memory. Its containers run package
+// devserver, in the mode that TEST_MODE in their environment names, on
+// 127.0.0.1 and their host port; they have no address of their own. They
+// survive the runtimes that made them, so a test restarts a manager by asking
+// for another [Engine.Runtime] of the same owner. Safe for concurrent use.
+//
+// The methods of Engine itself act by hand, past any runtime; they take a
+// container's id or name and do nothing if there is none.
+type Engine struct {
+	mu         sync.Mutex
+	containers map[string]*container // by name
+	images     map[string]bool
+	watchers   map[chan instance.Event]bool
+	calls      map[string]int
+	fault      Hook
+	loss       Hook
+	deadline   time.Duration
+	dropEvents bool
+	lastPID    int
+}
+
+// Hook is called with the name of a Runtime method and the name of the
+// container it is about, whatever ref the caller gave; an empty one in List.
+// An error fails the call: as it is if it is an *instance.Error, as Timeout if
+// ctx ended, else as EngineFailed. To delay a call, block; to hang it, block
+// until ctx ends. It must be safe for concurrent use.
+type Hook func(ctx context.Context, call, name string) error
+
+// NewEngine returns an engine without containers that knows [Image]. All its
+// containers are removed when the test ends.
+func NewEngine(t testing.TB) *Engine {
+	e := &Engine{
+		containers: map[string]*container{},
+		images:     map[string]bool{Image: true},
+		watchers:   map[chan instance.Event]bool{},
+		calls:      map[string]int{},
+		deadline:   defaultDeadline,
+		lastPID:    1,
+	}
+	t.Cleanup(func() {
+		for _, c := range e.Containers() {
+			e.RemoveByHand(c.ID)
+		}
+	})
+	return e
+}
+
+// Runtime returns the Runtime of the manager named owner.
+func (e *Engine) Runtime(owner string) *Memory { return &Memory{engine: e, owner: owner} }
+
+// Fault has hook called before the engine does what a call asks; the engine
+// then does nothing if hook returns an error. Nil removes it.
+func (e *Engine) Fault(hook Hook) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.fault = hook
+}
+
+// LoseAnswer has hook called after the engine did what a call asked; its error
+// hides the success. Nil removes it.
+func (e *Engine) LoseAnswer(hook Hook) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.loss = hook
+}
+
+// SetDeadline bounds each call from now on; without it, 30 s do.
+func (e *Engine) SetDeadline(d time.Duration) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.deadline = d
+}
+
+// SetImages replaces the images that the engine has; others are ImageMissing.
+func (e *Engine) SetImages(names ...string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.images = map[string]bool{}
+	for _, name := range names {
+		e.images[name] = true
+	}
+}
+
+// Calls counts the calls of a Runtime method so far, failed ones included.
+func (e *Engine) Calls(method string) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.calls[method]
+}
+
+// DropEvents loses all events until it is called with false, for tests of what
+// notices a change without them.
+func (e *Engine) DropEvents(drop bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.dropEvents = drop
+}
+
+// Reconnect gives every Watch the zero event that follows a reconnection.
+func (e *Engine) Reconnect() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.notifyLocked(instance.Event{})
+}
+
+// Containers returns the containers of all owners, ordered by name.
+func (e *Engine) Containers() []instance.Container {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var all []instance.Container
+	for _, name := range slices.Sorted(maps.Keys(e.containers)) {
+		all = append(all, e.containers[name].inspect())
+	}
+	return all
+}
+
+// StartByHand starts a container and reports a taken port.
+func (e *Engine) StartByHand(ref string) error { return e.start(e.find(ref)) }
+
+// StopByHand stops a container as Runtime.Stop does.
+func (e *Engine) StopByHand(ref string) { _ = e.stop(context.Background(), e.find(ref)) }
+
+// RemoveByHand kills and removes a container.
+func (e *Engine) RemoveByHand(ref string) { _ = e.remove(context.Background(), e.find(ref)) }
+
+// find returns the container of an id or a name; nil if there is none.
+func (e *Engine) find(ref string) *container {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if c := e.containers[ref]; c != nil {
+		return c
+	}
+	for _, c := range e.containers {
+		if c.id == ref {
+			return c
+		}
+	}
+	return nil
+}
+
+func (e *Engine) create(owner string, spec instance.Spec) (id string, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	name := instance.ContainerName(spec.Prefix)
+	if e.containers[name] != nil {
+		return "", instance.Errorf(instance.EngineFailed, "the container name %s is already in use", name)
+	}
+	c := &container{id: newID(), name: name, owner: owner, spec: asEngineKeeps(spec), created: time.Now()}
+	e.containers[name] = c
+	e.changedLocked(c)
+	return c.id, nil
+}
+
+// asEngineKeeps is spec as it can be read back: with what images bring, and
+// without what no engine remembers.
+func asEngineKeeps(spec instance.Spec) instance.Spec {
+	spec = cloneSpec(spec)
+	spec.Pull = ""
+	if spec.Env == nil {
+		spec.Env = map[string]string{}
+	}
+	if _, set := spec.Env["PATH"]; !set {
+		spec.Env["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	}
+	return spec
+}
+
+func newID() string {
+	var id [32]byte
+	_, _ = rand.Read(id[:])
+	return hex.EncodeToString(id[:])
+}
+
+// start holds the lock over the bind, which never blocks, so that two starts
+// of one container cannot both run it.
+func (e *Engine) start(c *container) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if c == nil || e.containers[c.name] != c {
+		return errNoContainer
+	}
+	if c.run != nil {
+		return nil
+	}
+	port, err := publish(c.spec.Port)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		c.exitCode = 128 // so does Docker
+		return instance.Errorf(instance.PortTaken, "starting container %s: port %d is taken", c.name, c.spec.Port)
+	}
+	if err != nil {
+		return instance.Errorf(instance.EngineFailed, "starting container %s: %w", c.name, err)
+	}
+	e.runLocked(c, port)
+	e.changedLocked(c)
+	return nil
+}
+
+func (e *Engine) runLocked(c *container, port *published) {
+	asked, term := context.WithCancel(context.Background())
+	alive, kill := context.WithCancel(context.Background())
+	e.lastPID++
+	pid := e.lastPID
+	r := &run{port: port, term: term, kill: kill, ended: make(chan struct{})}
+	c.run, c.started, c.exitCode, c.oomKilled = r, time.Now(), 0, false
+	go func() {
+		defer close(r.ended)
+		exitCode, oomKilled := c.serve(alive, asked, pid, port)
+		term()
+		kill()
+		_ = port.Close()
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		c.run, c.finished, c.exitCode, c.oomKilled = nil, time.Now(), exitCode, oomKilled
+		e.changedLocked(c)
+	}()
+}
+
+// stop returns when c has ended; if ctx ends first, c may still end later.
+func (e *Engine) stop(ctx context.Context, c *container) error {
+	r := e.runOf(c)
+	if r == nil {
+		return nil
+	}
+	r.term()
+	patience := time.NewTimer(grace)
+	defer patience.Stop()
+	select {
+	case <-r.ended:
+		return nil
+	case <-patience.C:
+		r.kill()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	<-r.ended
+	return nil
+}
+
+func (e *Engine) remove(ctx context.Context, c *container) error {
+	if r := e.runOf(c); r != nil {
+		r.kill()
+		select {
+		case <-r.ended:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if c != nil && e.containers[c.name] == c {
+		delete(e.containers, c.name)
+		e.changedLocked(c)
+	}
+	return nil
+}
+
+func (e *Engine) runOf(c *container) *run {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if c == nil {
+		return nil
+	}
+	return c.run
+}
+
+func (e *Engine) changedLocked(c *container) {
+	e.notifyLocked(instance.Event{Prefix: c.spec.Prefix})
+}
+
+// notifyLocked never waits for a watcher: one that is too slow misses events.
+func (e *Engine) notifyLocked(event instance.Event) {
+	if e.dropEvents {
+		return
+	}
+	for watcher := range e.watchers {
+		select {
+		case watcher <- event:
+		default:
+		}
+	}
+}
+
+// begin counts a call and returns what bounds and disturbs it.
+func (e *Engine) begin(method string) (deadline time.Duration, fault, loss Hook) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.calls[method]++
+	return e.deadline, e.fault, e.loss
+}
+
+// nameOf is the name of the container that ref means, known or not.
+func (e *Engine) nameOf(ref string) string {
+	if c := e.find(ref); c != nil {
+		return c.name
+	}
+	return ref
+}
+
+// hasImage ignores the tag latest, which a name without one means.
+func (e *Engine) hasImage(name string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.images[strings.TrimSuffix(name, ":latest")] || e.images[name]
+}

@@ -1,0 +1,70 @@
+package instance
+
+import (
+	"sync"
+	"time"
+)
+
+// Lease is one request or open WebSocket in progress to an instance.
+type Lease struct {
+	Prefix   string
+	Port     int
+	Template string
+
+	entry   *entry
+	release sync.Once
+}
+
+// Acquire takes a lease on a running, ready instance, without any I/O. Whoever
+// gets one must release it. Errors: NotFound, NotRunning.
+func (m *Manager) Acquire(prefix string) (*Lease, error) {
+	e := m.lookup(prefix)
+	if e == nil {
+		return nil, notFound(prefix)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.endpoint == nil {
+		return nil, notRunning(e.rec)
+	}
+	e.leases++
+	e.lastActive = time.Now()
+	return &Lease{Prefix: prefix, Port: e.rec.Port, Template: e.rec.Template, entry: e}, nil
+}
+
+// Endpoint returns where the instance can be dialled now; nil when it no
+// longer runs. It may differ from one call to the next.
+func (l *Lease) Endpoint() *Endpoint {
+	l.entry.mu.Lock()
+	defer l.entry.mu.Unlock()
+	return l.entry.endpoint
+}
+
+// Release ends the lease; further calls do nothing.
+func (l *Lease) Release() {
+	l.release.Do(func() {
+		l.entry.mu.Lock()
+		defer l.entry.mu.Unlock()
+		l.entry.leases--
+		l.entry.lastActive = time.Now()
+	})
+}
+
+func notRunning(r *Record) error {
+	err := &Error{
+		Kind:       NotRunning,
+		Message:    "the instance is " + string(r.Status),
+		Details:    map[string]any{"status": r.Status, "reason": r.Reason},
+		RetryAfter: 5 * time.Second,
+	}
+	switch r.Status {
+	case Creating, Starting, Running: // Running, but the dev server has not answered yet
+		err.Message = "the instance is starting"
+		err.RetryAfter = time.Second
+	case Stopped, Failed:
+		if r.Reason != "" {
+			err.Message += " (" + r.Reason + ")"
+		}
+	}
+	return err
+}

@@ -1,0 +1,361 @@
+package instance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Settings are the part of a configuration that a [Manager] works by. They are
+// replaced as a whole by [Manager.Use] and never changed; the Manager keeps
+// nothing else that belongs to one configuration.
+type Settings struct {
+	Domain string // parent of all instance host names, lower case
+	// URL is the form of public URLs, with {prefix} and {domain} in it.
+	URL             string
+	Ports           PortRange
+	PrefixLength    int      // of generated prefixes
+	Reserved        []string // prefixes that nobody gets, beside the built-in ones
+	Templates       map[string]Template
+	DefaultTemplate string // for creates that name none; empty: they must name one
+	Log             *zap.Logger
+}
+
+// Manager is the table of instances of one state directory, and all that
+// happens to them. Safe for concurrent use.
+//
+// It has two kinds of goroutines, both ended by Close: the background ones
+// (store writer, watcher, reconciler) and one for each operation in progress.
+// Operations run on the Manager's context, so they outlive the caller who
+// asked for them.
+type Manager struct {
+	dir         string
+	openRuntime func(owner string) (Runtime, error)
+	settings    atomic.Pointer[Settings]
+
+	owner   string
+	runtime Runtime
+	store   *store
+	ports   *ports
+	gate    *gate
+	sync    *syncState
+
+	ctx      context.Context // of the operations and background work
+	cancel   context.CancelFunc
+	work     sync.WaitGroup
+	inFlight atomic.Int64 // operations in progress
+
+	mu     sync.RWMutex // guards the following; never held across I/O
+	closed bool
+	table  map[string]*entry
+	keys   map[string]string // idempotency key to prefix
+}
+
+// entry is one row of the table.
+type entry struct {
+	mu         sync.Mutex // guards the following; never held across I/O
+	rec        *Record    // replaced, never changed
+	endpoint   *Endpoint  // set while the instance runs and is ready
+	op         *operation // who may change rec; nil: nobody
+	missed     bool       // an event came while op held the slot
+	reserved   bool       // the intent is not durable yet
+	gone       bool       // no longer in the table
+	leases     int
+	lastActive time.Time
+}
+
+// New returns a Manager of the state directory dir. It does no I/O: see Open.
+// openRuntime makes the runtime, given the owner uuid of the directory; it
+// must not need an engine that answers.
+func New(dir string, openRuntime func(owner string) (Runtime, error)) *Manager {
+	m := &Manager{
+		dir:         dir,
+		openRuntime: openRuntime,
+		gate:        newGate(),
+		sync:        newSyncState(),
+		table:       map[string]*entry{},
+		keys:        map[string]string{},
+	}
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	return m
+}
+
+// Use puts s in force; call it before Open, and again whenever the
+// configuration changes.
+func (m *Manager) Use(s *Settings) {
+	old := m.settings.Swap(s)
+	if old == nil || old.Domain == s.Domain {
+		return
+	}
+	m.begin(func() { // the files name the domain
+		if err := m.store.refresh(); err != nil {
+			m.log().Error("writing the state for the new domain", zap.Error(err))
+		}
+	})
+}
+
+// Open locks and loads the state directory and starts the background work.
+// Errors say what to do: the directory is not writable, is in use by another
+// process, or holds a file that this version must not touch. Docker need not
+// answer: instances that ran are served from their records.
+func (m *Manager) Open() error {
+	m.store = &store{
+		head:     func() Head { return Head{Owner: m.owner, Domain: m.settings.Load().Domain} },
+		nextPort: func() int { return m.ports.nextPort() },
+		inFlight: func() int { return int(m.inFlight.Load()) },
+		logError: func(msg string, err error) { m.log().Error(msg, zap.Error(err)) },
+	}
+	loaded, lost, err := openStore(m.dir, m.store)
+	if err != nil {
+		return err
+	}
+	m.owner = loaded.Owner
+	m.ports = newPorts(loaded.NextPort)
+	m.sync.rebuild = lost
+	for prefix, r := range loaded.Instances {
+		m.insert(prefix, &entry{rec: r, endpoint: endpointOf(r)})
+		m.ports.mark(r.Port)
+	}
+	if m.runtime, err = m.openRuntime(m.owner); err != nil {
+		m.store.lock.Close()
+		return err
+	}
+	projections := []Projection{routesProjection}
+	if p, ok := m.runtime.(Projecting); ok {
+		projections = append(projections, p.Projection())
+	}
+	if err := m.store.begin(loaded.Instances, projections); err != nil {
+		m.store.lock.Close()
+		return errors.Join(err, m.runtime.Close())
+	}
+	m.work.Go(m.watch)
+	m.work.Go(m.reconcileLoop)
+	return nil
+}
+
+// Close ends the operations in progress and the background work, and unlocks
+// the directory. An operation that it cut short is finished or undone at the
+// next Open. Containers run on. Further calls do nothing.
+func (m *Manager) Close() error {
+	m.mu.Lock()
+	again := m.closed
+	m.closed = true
+	m.mu.Unlock()
+	if again {
+		return nil
+	}
+	m.cancel()
+	m.work.Wait()
+	if m.runtime == nil { // never opened
+		return nil
+	}
+	for _, e := range m.entries() {
+		e.unroute()
+	}
+	return errors.Join(m.store.close(), m.runtime.Close())
+}
+
+// begin runs f in a goroutine of the Manager, and reports whether it could:
+// not after Close.
+func (m *Manager) begin(f func()) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.closed || m.store == nil {
+		return false
+	}
+	m.inFlight.Add(1)
+	m.work.Go(func() {
+		defer m.inFlight.Add(-1)
+		f()
+	})
+	return true
+}
+
+// Get returns the instance of prefix, or NotFound.
+func (m *Manager) Get(prefix string) (Instance, error) {
+	e := m.lookup(prefix)
+	if e == nil {
+		return Instance{}, notFound(prefix)
+	}
+	return m.view(e), nil
+}
+
+// Known reports whether prefix is an instance that is not being deleted: from
+// its intent on, running or not. The TLS permission asks it.
+func (m *Manager) Known(prefix string) bool {
+	e := m.lookup(prefix)
+	if e == nil {
+		return false
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.rec.Status != Deleting && !e.reserved
+}
+
+// Query selects instances for [Manager.List]; zero fields select all.
+type Query struct {
+	Status   Status
+	Template string
+	Labels   map[string]string
+	Limit    int    // 1 to 1000; 0 means 100
+	After    string // the prefix that the page before ended with
+}
+
+// Page is one page of instances, ordered by prefix.
+type Page struct {
+	Instances []Instance `json:"instances"`
+	Total     int        `json:"total"`          // all that match, on whatever page
+	Next      string     `json:"next,omitempty"` // Query.After of the next page; empty: this was the last
+}
+
+func (q Query) matches(r *Record) bool {
+	if q.Status != "" && q.Status != r.Status || q.Template != "" && q.Template != r.Template {
+		return false
+	}
+	for k, v := range q.Labels {
+		if have, ok := r.Labels[k]; !ok || have != v {
+			return false
+		}
+	}
+	return true
+}
+
+// List returns a page of the instances that match q.
+func (m *Manager) List(q Query) (Page, error) {
+	if q.Limit == 0 {
+		q.Limit = 100
+	}
+	if q.Limit < 1 || q.Limit > 1000 {
+		return Page{}, badField("limit", "limit must be a number from 1 to 1000")
+	}
+	if q.Status != "" && !slices.Contains(Statuses, q.Status) {
+		return Page{}, badField("status", fmt.Sprintf("status must be one of %v", Statuses))
+	}
+	page := Page{Instances: []Instance{}}
+	entries := m.entries()
+	for _, prefix := range slices.Sorted(maps.Keys(entries)) {
+		if !q.matches(entries[prefix].record()) {
+			continue
+		}
+		page.Total++
+		switch {
+		case prefix <= q.After:
+		case len(page.Instances) < q.Limit:
+			page.Instances = append(page.Instances, m.view(entries[prefix]))
+		default:
+			page.Next = page.Instances[q.Limit-1].Prefix
+		}
+	}
+	return page, nil
+}
+
+func (m *Manager) lookup(prefix string) *entry {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.table[prefix]
+}
+
+// entries returns a copy of the table.
+func (m *Manager) entries() map[string]*entry {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return maps.Clone(m.table)
+}
+
+func (m *Manager) insert(prefix string, e *entry) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.table[prefix] = e
+	if key := e.rec.IdempotencyKey; key != "" {
+		m.keys[key] = prefix
+	}
+}
+
+func (m *Manager) remove(prefix string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := m.table[prefix]
+	if e == nil {
+		return
+	}
+	delete(m.table, prefix)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.gone = true
+	delete(m.keys, e.rec.IdempotencyKey)
+}
+
+func (m *Manager) view(e *entry) Instance {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	v := e.rec.view(m.settings.Load().url(e.rec.Prefix))
+	if t := e.lastActive.UTC().Truncate(time.Millisecond); !e.lastActive.IsZero() {
+		v.LastActiveAt = &t
+	}
+	return v
+}
+
+func (m *Manager) log() *zap.Logger { return m.settings.Load().Log }
+
+func (e *entry) record() *Record {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.rec
+}
+
+// show makes rec what everybody sees. A running, ready record is routed; the
+// endpoint stays the same as long as the container and its start do.
+func (e *entry) show(rec *Record) {
+	e.mu.Lock()
+	old := e.endpoint
+	next := endpointOf(rec)
+	if old != nil && next != nil && old.key == next.key && old.Direct == next.Direct {
+		next = old
+	}
+	e.rec, e.endpoint = rec, next
+	e.mu.Unlock()
+	if old != nil && old != next {
+		old.end()
+	}
+}
+
+// unroute closes all connections to the instance and lets no new ones in.
+func (e *entry) unroute() {
+	e.mu.Lock()
+	old := e.endpoint
+	e.endpoint = nil
+	e.mu.Unlock()
+	if old != nil {
+		old.end()
+	}
+}
+
+// save makes rec durable, then visible.
+func (m *Manager) save(e *entry, rec *Record) error {
+	if err := m.store.put(rec); err != nil {
+		return err
+	}
+	e.show(rec)
+	return nil
+}
+
+func endpointOf(r *Record) *Endpoint {
+	if r.Status != Running || !r.Ready {
+		return nil
+	}
+	return newEndpoint(r)
+}
+
+func notFound(prefix string) error {
+	if !ValidPrefix(prefix) {
+		return Errorf(NotFound, "no such instance: a prefix is %s", PrefixRule)
+	}
+	return Errorf(NotFound, "no such instance: %s", prefix)
+}

@@ -1,0 +1,165 @@
+package instance
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// operation is work in progress on one instance; while it lasts it alone may
+// change the record. It runs on the Manager's context; callers wait for it on
+// theirs and may leave.
+type operation struct {
+	name    string // create, delete, start, stop, restart: the log's word
+	request string // the request id of who asked for it
+	wait    Wait   // how long that caller waits
+	quit    func() // gives up the place in the engine's queue
+
+	intent  chan struct{} // closed when the intent is durable
+	started chan struct{} // closed when the container runs
+	done    chan struct{} // closed at the end; then result and err are set
+	result  Instance
+	err     error
+}
+
+func newOperation(ctx context.Context, name string, wait Wait) *operation {
+	request, _ := ctx.Value(requestIDKey{}).(string)
+	return &operation{
+		name: name, request: request, wait: wait, quit: func() {},
+		intent: make(chan struct{}), started: make(chan struct{}), done: make(chan struct{}),
+	}
+}
+
+type requestIDKey struct{}
+
+// WithRequestID returns ctx with the id that log lines of operations carry.
+func WithRequestID(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, requestIDKey{}, id)
+}
+
+// Wait says how long a create or a start makes its caller wait.
+type Wait string
+
+// What can be waited for; the zero value means WaitReady.
+const (
+	WaitReady   Wait = "ready"   // the dev server answered HTTP
+	WaitStarted Wait = "started" // the container runs
+	WaitNone    Wait = "none"    // the intent is durable
+)
+
+// checkWait reports a wait that is none.
+func checkWait(wait Wait) error {
+	switch wait {
+	case "", WaitReady, WaitStarted, WaitNone:
+		return nil
+	}
+	return badField("wait", "wait must be ready, started or none")
+}
+
+// claim gives op the slot of e. If an operation of the same name holds it, and
+// that can be shared, it returns that one; else Busy.
+func (e *entry) claim(op *operation) (holder *operation, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.gone:
+		return nil, notFound(e.rec.Prefix)
+	case e.op == nil && e.rec.Status == Deleting && op.name != "delete":
+		return nil, busy(e.rec)
+	case e.op == nil:
+		e.op = op
+		return op, nil
+	case e.op.name == op.name && (op.name == "start" || op.name == "stop"):
+		return e.op, nil
+	}
+	return nil, busy(e.rec)
+}
+
+func busy(r *Record) error {
+	err := Errorf(Busy, "another operation holds this instance (status %s): wait until it has ended", r.Status)
+	err.RetryAfter = time.Second
+	return err.With("status", r.Status)
+}
+
+// run does work as op on e in a goroutine of the Manager and ends op with its
+// outcome. The caller has claimed e's slot.
+func (m *Manager) run(e *entry, op *operation, work func(ctx context.Context) error) {
+	begun := time.Now()
+	ran := m.begin(func() {
+		err := work(m.ctx)
+		if err != nil && m.ctx.Err() != nil {
+			err = errClosing()
+		}
+		m.finish(e, op, err)
+		m.logOperation(e, op, time.Since(begun))
+	})
+	if !ran {
+		m.finish(e, op, errClosing())
+	}
+}
+
+// finish frees the slot and tells everybody who waits.
+func (m *Manager) finish(e *entry, op *operation, err error) {
+	op.quit()
+	op.result, op.err = m.view(e), err
+	m.free(e)
+	close(op.done)
+}
+
+// free gives the slot up, and has an event looked at that came meanwhile.
+func (m *Manager) free(e *entry) {
+	e.mu.Lock()
+	prefix, missed := e.rec.Prefix, e.missed
+	e.op, e.missed = nil, false
+	e.mu.Unlock()
+	if missed {
+		m.notify(Event{Prefix: prefix})
+	}
+}
+
+func errClosing() error {
+	return &Error{
+		Kind:       Overloaded,
+		Message:    "the server is shutting down: the operation is finished or undone at its next start",
+		RetryAfter: 5 * time.Second,
+	}
+}
+
+// await returns when op has come as far as wait says, has ended, or ctx has;
+// then op goes on without its caller.
+func (m *Manager) await(ctx context.Context, e *entry, op *operation, wait Wait) (Instance, error) {
+	var enough <-chan struct{} // nil: only the end
+	switch wait {
+	case WaitNone:
+		enough = op.intent
+	case WaitStarted:
+		enough = op.started
+	}
+	select {
+	case <-op.done:
+		return op.result, op.err
+	case <-enough:
+		return m.view(e), nil
+	case <-ctx.Done():
+		return Instance{}, context.Cause(ctx)
+	}
+}
+
+// logOperation writes the one line of a lifecycle operation.
+func (m *Manager) logOperation(e *entry, op *operation, took time.Duration) {
+	rec := e.record()
+	fields := []zap.Field{
+		zap.String("op", op.name),
+		zap.String("prefix", rec.Prefix),
+		zap.String("container", rec.ContainerID),
+		zap.String("status", string(rec.Status)),
+		zap.Duration("duration", took),
+		zap.String("request_id", op.request),
+	}
+	if op.err != nil {
+		m.log().Error("operation failed", append(fields, zap.Error(op.err))...)
+		return
+	}
+	m.log().Info("operation done", fields...)
+}

@@ -1,0 +1,143 @@
+package instance
+
+import (
+	"net"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// PortRange is a range of host ports, both ends included.
+type PortRange struct{ First, Last int }
+
+func (r PortRange) contains(port int) bool { return r.First <= port && port <= r.Last }
+
+func (r PortRange) String() string { return strconv.Itoa(r.First) + "-" + strconv.Itoa(r.Last) }
+
+// portQuarantine is how long a port rests after its instance was deleted, so
+// that a client that is still connected does not end up at the next one.
+const portQuarantine = 30 * time.Second
+
+// ports allots host ports. Safe for concurrent use.
+//
+// A probe by binding is only advice, since another process can take the port
+// before the engine does; the engine's bind is the truth, see createContainer.
+type ports struct {
+	mu    sync.Mutex
+	taken map[int]time.Time // until when; zero: until freed
+	next  int               // where the search starts
+}
+
+func newPorts(next int) *ports { return &ports{taken: map[int]time.Time{}, next: next} }
+
+// take allots the port that is wanted, or else the next free one of r.
+func (p *ports) take(wanted *int, r PortRange) (int, error) {
+	if wanted == nil {
+		return p.takeNext(r)
+	}
+	want := *wanted
+	if !r.contains(want) {
+		return 0, p.refuse(r, "port %d is outside the range %s", want, r)
+	}
+	if !p.mark(want) {
+		return 0, p.refuse(r, "port %d is taken", want)
+	}
+	if !canBind(want) {
+		p.free(want)
+		return 0, p.refuse(r, "port %d is taken by another process", want)
+	}
+	return want, nil
+}
+
+// refuse is the error for a port that the caller asked for, with the next
+// free one where there is one.
+func (p *ports) refuse(r PortRange, format string, args ...any) error {
+	err := Errorf(PortTaken, format, args...).With("range", r.String())
+	if free, takeErr := p.takeNext(r); takeErr == nil {
+		p.free(free)
+		p.rewind(free)
+		err.Message += "; port " + strconv.Itoa(free) + " is free"
+		return err.With("suggested_port", free)
+	}
+	return err
+}
+
+func (p *ports) takeNext(r PortRange) (int, error) {
+	for range r.Last - r.First + 1 {
+		port := p.advance(r)
+		if !p.mark(port) {
+			continue
+		}
+		if canBind(port) {
+			return port, nil
+		}
+		p.free(port)
+	}
+	return 0, &Error{
+		Kind:       NoFreePort,
+		Message:    "no port of the range " + r.String() + " is free: delete instances or widen `ports`",
+		Details:    map[string]any{"range": r.String()},
+		RetryAfter: portQuarantine,
+	}
+}
+
+// advance returns the port to try and moves on, around the end of r.
+func (p *ports) advance(r PortRange) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	port := p.next
+	if !r.contains(port) {
+		port = r.First
+	}
+	p.next = port + 1
+	return port
+}
+
+// rewind lets the next search begin at port, which was only looked at.
+func (p *ports) rewind(port int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.next = port
+}
+
+// mark takes port and reports whether it was free.
+func (p *ports) mark(port int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	until, taken := p.taken[port]
+	if taken && (until.IsZero() || time.Now().Before(until)) {
+		return false
+	}
+	p.taken[port] = time.Time{}
+	return true
+}
+
+func (p *ports) free(port int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.taken, port)
+}
+
+// rest frees port once its quarantine is over.
+func (p *ports) rest(port int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.taken[port] = time.Now().Add(portQuarantine)
+}
+
+// nextPort is where the next search starts, for the state file.
+func (p *ports) nextPort() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.next
+}
+
+// canBind reports whether nobody listens on port now.
+func canBind(port int) bool {
+	l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return false
+	}
+	l.Close()
+	return true
+}

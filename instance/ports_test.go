@@ -1,0 +1,101 @@
+package instance
+
+import (
+	"errors"
+	"net"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// freeRange returns n ports in a row that nobody listens on.
+func freeRange(t *testing.T, n int) PortRange {
+	t.Helper()
+next:
+	for first := 21000; first < 32000; first += n {
+		for port := first; port < first+n; port++ {
+			if !canBind(port) {
+				continue next
+			}
+		}
+		return PortRange{first, first + n - 1}
+	}
+	t.Fatal("no free ports")
+	return PortRange{}
+}
+
+func occupy(t *testing.T, port int) {
+	t.Helper()
+	l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+}
+
+func TestPortsAreAllottedInOrderAndOnce(t *testing.T) {
+	r := freeRange(t, 3)
+	p := newPorts(0)
+	for want := r.First; want <= r.Last; want++ {
+		if got, err := p.take(nil, r); err != nil || got != want {
+			t.Fatalf("take = %d, %v, want %d", got, err, want)
+		}
+	}
+	if p.nextPort() != r.Last+1 {
+		t.Errorf("nextPort = %d, want %d", p.nextPort(), r.Last+1)
+	}
+	_, err := p.take(nil, r)
+	if KindOf(err) != NoFreePort {
+		t.Fatalf("an empty pool gave %v, want NoFreePort", err)
+	}
+	p.free(r.First + 1)
+	if got, err := p.take(nil, r); err != nil || got != r.First+1 {
+		t.Errorf("after the end the search begins anew: got %d, %v, want %d", got, err, r.First+1)
+	}
+}
+
+func TestAPortOfAnotherProcessIsPassedOver(t *testing.T) {
+	r := freeRange(t, 2)
+	occupy(t, r.First)
+	if got, err := newPorts(r.First).take(nil, r); err != nil || got != r.Last {
+		t.Errorf("take = %d, %v, want %d", got, err, r.Last)
+	}
+}
+
+func TestARefusedPortComesWithTheNextFreeOne(t *testing.T) {
+	r := freeRange(t, 4)
+	p := newPorts(r.First)
+	if _, err := p.take(nil, r); err != nil {
+		t.Fatal(err)
+	}
+	occupy(t, r.First+1)
+	for _, wanted := range []int{r.First, r.First + 1, r.Last + 1, -1} {
+		_, err := p.take(&wanted, r)
+		var e *Error
+		if !errors.As(err, &e) || e.Kind != PortTaken || e.Details["suggested_port"] != r.First+2 {
+			t.Errorf("take(%d) = %v %v, want PortTaken with suggested_port %d", wanted, err, e, r.First+2)
+		}
+	}
+	free := r.First + 2
+	if got, err := p.take(&free, r); err != nil || got != free {
+		t.Errorf("the suggested port was not free: %d, %v", got, err)
+	}
+}
+
+func TestADeletedPortRests(t *testing.T) {
+	r := freeRange(t, 1)
+	synctest.Test(t, func(t *testing.T) {
+		p := newPorts(0)
+		port, _ := p.take(nil, r)
+		p.rest(port)
+		time.Sleep(portQuarantine - time.Millisecond)
+		if _, err := p.take(&port, r); KindOf(err) != PortTaken {
+			t.Errorf("given out while it rests: %v", err)
+		}
+		time.Sleep(time.Millisecond)
+		if _, err := p.take(&port, r); err != nil {
+			t.Errorf("still refused after its rest: %v", err)
+		}
+	})
+}

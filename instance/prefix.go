@@ -1,0 +1,54 @@
+package instance
+
+import (
+	"crypto/rand"
+	"regexp"
+	"slices"
+)
+
+// PrefixRule says in words what prefixGrammar says; errors carry it.
+const PrefixRule = "8 to 57 lower-case letters and digits (a-z, 0-9), and none of the reserved words"
+
+// 57, so that <port>-<prefix> still fits the 63 bytes of a DNS label.
+var prefixGrammar = regexp.MustCompile(`^[a-z0-9]{8,57}$`)
+
+// Names that mail clients, crawlers and certificate authorities give a meaning
+// to, or that would let an instance pass for the operator.
+var reservedPrefixes = []string{
+	"administrator", "autoconfig", "autodiscover", "dashboard", "hostmaster",
+	"localhost", "postmaster", "webmaster", "wildcard",
+}
+
+// ValidPrefix reports whether s has the form of a prefix.
+func ValidPrefix(s string) bool { return prefixGrammar.MatchString(s) }
+
+// checkPrefix reports why a caller may not have prefix, if so.
+func checkPrefix(prefix string, reserved []string) error {
+	if !ValidPrefix(prefix) {
+		return Errorf(BadPrefix, "prefix is malformed: use %s", PrefixRule).With("rule", PrefixRule)
+	}
+	if slices.Contains(reservedPrefixes, prefix) || slices.Contains(reserved, prefix) {
+		return Errorf(BadPrefix, "prefix %q is reserved: choose another", prefix).With("rule", PrefixRule)
+	}
+	return nil
+}
+
+// generatePrefix returns n random characters of the prefix alphabet.
+func generatePrefix(n int) string {
+	const alphabet = "abcdefghijklmnopqrstuvwxyz0123456789"
+	// Bytes from limit on would favour the first letters.
+	const limit = 256 - 256%len(alphabet)
+	prefix := make([]byte, 0, n)
+	var pool [64]byte
+	for {
+		rand.Read(pool[:]) // never fails: see crypto/rand
+		for _, b := range pool {
+			if int(b) >= limit {
+				continue
+			}
+			if prefix = append(prefix, alphabet[int(b)%len(alphabet)]); len(prefix) == n {
+				return string(prefix)
+			}
+		}
+	}
+}

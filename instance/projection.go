@@ -1,0 +1,21 @@
+package instance
+
+import "io/fs"
+
+// Projection is a file generated from the records and never read back as
+// truth. A record's part is made once and kept until the record changes, so a
+// write of thousands only joins bytes.
+type Projection struct {
+	Path string // below the state directory
+	Mode fs.FileMode
+	// Block returns the part of one record; nil leaves it out.
+	Block func(Record) ([]byte, error)
+	// Join makes the whole file of the parts, in the order of their prefixes.
+	Join func(head Head, blocks [][]byte) []byte
+}
+
+// Head is what the files say besides the records.
+type Head struct {
+	Owner  string // uuid of the state directory
+	Domain string
+}

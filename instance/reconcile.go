@@ -1,0 +1,415 @@
+package instance
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	// relistPause bounds how long a change stays unseen when its event got lost.
+	relistPause = 15 * time.Second
+	// retryPause is for an engine that did not answer since Open.
+	retryPause = time.Second
+	// orphanGrace spares containers that a create in progress may just be making.
+	orphanGrace = 10 * time.Second
+)
+
+// verb is what reconcile does about one instance.
+type verb string
+
+const (
+	adopt   verb = "adopt"          // make a record of the container
+	remove  verb = "remove"         // remove a container that no record knows
+	undo    verb = "undo create of" // its caller never got an answer
+	finish  verb = "finish delete of"
+	halt    verb = "finish stop of"
+	resume  verb = "start" // or wait for one that was started
+	correct verb = "correct"
+)
+
+// action is one thing to do, and why.
+type action struct {
+	verb   verb
+	prefix string
+	cause  string
+	// was is the record that the decision is about; it is void once that changed.
+	was *Record
+	// next is what adopt and correct make of it.
+	next *Record
+}
+
+func (a action) String() string {
+	text := fmt.Sprintf("%s %s", a.verb, a.prefix)
+	if a.next != nil {
+		text += fmt.Sprintf(" to %s", a.next.Status)
+	}
+	return text + ": " + a.cause
+}
+
+// snapshot is all that a decision rests on.
+type snapshot struct {
+	records    map[string]*Record // of instances that no operation holds
+	held       map[string]bool    // prefixes that one does hold
+	containers map[string]Container
+	rebuild    bool // the records were lost: containers without one bring it back
+	now        time.Time
+}
+
+// decide compares records and containers and returns what is to be done, in
+// the order of the prefixes. It does nothing itself.
+func decide(s snapshot) []action {
+	var actions []action
+	for _, prefix := range slices.Sorted(maps.Keys(s.records)) {
+		var c *Container
+		if found, ok := s.containers[prefix]; ok {
+			c = &found
+		}
+		if a := decideRecord(s.records[prefix], c); a != nil {
+			a.prefix, a.was = prefix, s.records[prefix]
+			actions = append(actions, *a)
+		}
+	}
+	for _, prefix := range slices.Sorted(maps.Keys(s.containers)) {
+		c := s.containers[prefix]
+		switch {
+		case s.records[prefix] != nil || s.held[prefix]:
+		case s.rebuild:
+			actions = append(actions, action{verb: adopt, prefix: prefix, next: recordOf(c), cause: "its record was lost"})
+		case s.now.Sub(c.CreatedAt) >= orphanGrace:
+			actions = append(actions, action{verb: remove, prefix: prefix, cause: "no record knows its container"})
+		}
+	}
+	return actions
+}
+
+// decideRecord says what is to be done about r whose container is c; nil if
+// there is none.
+func decideRecord(r *Record, c *Container) *action {
+	switch r.Status {
+	case Creating:
+		return &action{verb: undo, cause: "it was interrupted before its answer"}
+	case Deleting:
+		return &action{verb: finish, cause: "it was interrupted"}
+	case Stopping:
+		return &action{verb: halt, cause: "it was interrupted"}
+	case Starting:
+		return &action{verb: resume, cause: "its start was interrupted"}
+	case Running:
+		return decideRunning(r, c)
+	}
+	return decideStopped(r, c)
+}
+
+func decideRunning(r *Record, c *Container) *action {
+	switch {
+	case c == nil:
+		return r.ended(Stopped, ReasonRemoved, nil)
+	case !c.Running:
+		status, reason := howEnded(*c)
+		return r.ended(status, reason, c)
+	case c.ID != r.ContainerID:
+		return &action{verb: resume, cause: "its container was replaced from outside"}
+	case !startTime(r).Equal(c.StartedAt.UTC().Truncate(time.Millisecond)):
+		return &action{verb: resume, cause: "its container was restarted from outside"}
+	case !r.Ready:
+		return &action{verb: resume, cause: "it has not become ready yet"}
+	}
+	next := *r
+	if next.follow(*c); next.Address != r.Address {
+		return &action{verb: correct, next: &next, cause: "its address is " + c.Address.String()}
+	}
+	return nil
+}
+
+func decideStopped(r *Record, c *Container) *action {
+	switch {
+	case c == nil && r.ContainerID != "":
+		reason := ReasonRemoved
+		if r.Reason == ReasonUser || r.Status == Failed {
+			reason = r.Reason // it says more
+		}
+		a := r.ended(r.Status, reason, nil)
+		a.next.StoppedAt = r.StoppedAt
+		a.cause = ReasonRemoved
+		return a
+	case c != nil && c.Running:
+		return &action{verb: resume, cause: "it was started from outside"}
+	}
+	return nil
+}
+
+// ended is the correction of r to an instance whose container ended; c is nil
+// where it is gone.
+func (r *Record) ended(status Status, reason string, c *Container) *action {
+	next := *r
+	next.Status, next.Reason, next.Ready, next.Address = status, reason, false, ""
+	stopped := now()
+	if c == nil {
+		next.ContainerID = ""
+	} else if !c.FinishedAt.IsZero() {
+		stopped = c.FinishedAt.UTC().Truncate(time.Millisecond)
+	}
+	next.StoppedAt = &stopped
+	return &action{verb: correct, next: &next, cause: reason}
+}
+
+// howEnded tells a container that was stopped from one that ended by itself.
+// Signals end a process with 128 plus their number; a dev server that handles
+// SIGTERM may as well end with 0.
+func howEnded(c Container) (Status, string) {
+	if !c.OOMKilled {
+		switch c.ExitCode {
+		case 0, 130, 137, 143:
+			return Stopped, ReasonOutside
+		}
+	}
+	return Failed, exitReason(c)
+}
+
+// recordOf makes the record that c must have had.
+func recordOf(c Container) *Record {
+	r := &Record{Spec: c.Spec, CreatedAt: c.CreatedAt.UTC().Truncate(time.Millisecond)}
+	r.follow(c)
+	if c.Running {
+		r.Status, r.Ready = Running, true
+		return r
+	}
+	status, reason := howEnded(c)
+	return r.ended(status, reason, &c).next
+}
+
+// syncState says whether records and containers were made to agree since Open.
+// Until then no operation may begin: it could take what belongs to another.
+type syncState struct {
+	rebuild bool // see snapshot; the reconciler's alone
+
+	mu      sync.Mutex // guards the following
+	pending map[string]bool
+	synced  bool
+	err     error // of the last attempt, until one succeeds
+
+	wake  chan struct{} // has an element when something is pending
+	tried chan struct{} // closed after the first attempt
+}
+
+func newSyncState() *syncState {
+	return &syncState{
+		pending: map[string]bool{},
+		wake:    make(chan struct{}, 1),
+		tried:   make(chan struct{}),
+	}
+}
+
+// await returns nil once records and containers agreed, or why they could not.
+func (s *syncState) await(ctx context.Context) error {
+	select {
+	case <-s.tried:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+func (s *syncState) attempted(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		s.synced, s.err = true, nil
+	} else if !s.synced {
+		s.err = err
+	}
+	select {
+	case <-s.tried:
+	default:
+		close(s.tried)
+	}
+}
+
+// take returns what is pending; all means everything.
+func (s *syncState) take() (prefixes []string, all bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all = s.pending[""]
+	prefixes = slices.Sorted(maps.Keys(s.pending))
+	clear(s.pending)
+	return prefixes, all
+}
+
+// notify has the reconciler look at what ev names. It never blocks.
+func (m *Manager) notify(ev Event) {
+	m.sync.mu.Lock()
+	m.sync.pending[ev.Prefix] = true
+	m.sync.mu.Unlock()
+	select {
+	case m.sync.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (m *Manager) watch() { m.runtime.Watch(m.ctx, m.notify) }
+
+// reconcileLoop looks at everything on open, after each reconnect to the
+// engine and on a timer, and at single instances as events name them.
+func (m *Manager) reconcileLoop() {
+	for m.ctx.Err() == nil {
+		pause := relistPause
+		if err := m.reconcileAll(m.ctx); err != nil {
+			pause = retryPause
+			m.log().Warn("comparing records and containers; will try again", zap.Error(err))
+		}
+		m.followEvents(time.After(pause))
+	}
+}
+
+// followEvents handles events of single instances until it is time to look at
+// everything.
+func (m *Manager) followEvents(relist <-chan time.Time) {
+	for {
+		select {
+		case <-m.ctx.Done():
+			return
+		case <-relist:
+			return
+		case <-m.sync.wake:
+			prefixes, all := m.sync.take()
+			if all {
+				return
+			}
+			for _, prefix := range prefixes {
+				if err := m.reconcileOne(m.ctx, prefix); err != nil && m.ctx.Err() == nil {
+					m.log().Warn("comparing a record and its container; the next relist does it",
+						zap.String("prefix", prefix), zap.Error(err))
+				}
+			}
+		}
+	}
+}
+
+func (m *Manager) reconcileAll(ctx context.Context) error {
+	s := m.snapshot() // before the list: what changes in between is left for next time
+	containers, err := m.runtime.List(ctx)
+	m.sync.attempted(err)
+	if err != nil {
+		return err
+	}
+	for _, c := range containers {
+		s.containers[c.Spec.Prefix] = c
+	}
+	s.rebuild = m.sync.rebuild
+	m.execute(ctx, decide(s))
+	m.sync.rebuild = false
+	return nil
+}
+
+func (m *Manager) reconcileOne(ctx context.Context, prefix string) error {
+	e := m.lookup(prefix)
+	if e == nil {
+		return nil // nobody's: the relist judges those
+	}
+	s := snapshot{records: map[string]*Record{}, containers: map[string]Container{}, now: time.Now()}
+	e.mu.Lock()
+	held := e.op != nil
+	e.missed = held
+	s.records[prefix] = e.rec
+	e.mu.Unlock()
+	if held {
+		return nil
+	}
+	c, err := m.runtime.Inspect(ctx, ContainerName(prefix))
+	switch {
+	case err == nil:
+		s.containers[prefix] = c
+	case KindOf(err) != NotFound:
+		return err
+	}
+	m.execute(ctx, decide(s))
+	return nil
+}
+
+func (m *Manager) snapshot() snapshot {
+	s := snapshot{
+		records: map[string]*Record{}, held: map[string]bool{},
+		containers: map[string]Container{}, now: time.Now(),
+	}
+	for prefix, e := range m.entries() {
+		e.mu.Lock()
+		if e.op == nil {
+			s.records[prefix] = e.rec
+		} else {
+			s.held[prefix] = true
+		}
+		e.mu.Unlock()
+	}
+	return s
+}
+
+// execute does what was decided, unless the world has changed since.
+func (m *Manager) execute(ctx context.Context, actions []action) {
+	for _, a := range actions {
+		log := m.log().With(zap.String("prefix", a.prefix), zap.String("action", a.String()))
+		if err := m.do(ctx, a); err != nil {
+			log.Warn("reconciling failed; the next relist tries again", zap.Error(err))
+			continue
+		}
+		log.Info("reconciled")
+	}
+}
+
+func (m *Manager) do(ctx context.Context, a action) error {
+	e := m.lookup(a.prefix)
+	switch {
+	case a.verb == adopt && e == nil:
+		return m.adopt(a.next)
+	case a.verb == remove && e == nil:
+		return m.gate.do(ctx, func() error { return m.runtime.Remove(ctx, ContainerName(a.prefix)) })
+	case e == nil:
+		return nil
+	}
+	return m.doOn(ctx, e, a)
+}
+
+// doOn begins what a says about e. What takes long goes on by itself.
+func (m *Manager) doOn(ctx context.Context, e *entry, a action) error {
+	steps := map[verb]struct {
+		op string
+		do work
+	}{
+		undo:    {"undo create", func(ctx context.Context, _ *entry, _ *operation) error { m.undoCreate(ctx, *a.was); return nil }},
+		finish:  {"delete", m.delete},
+		halt:    {"stop", m.stop},
+		resume:  {"start", func(ctx context.Context, e *entry, op *operation) error { return m.bringUp(ctx, e, op, *a.was, false) }},
+		correct: {"correct", func(context.Context, *entry, *operation) error { return m.save(e, a.next) }},
+	}
+	step := steps[a.verb]
+	op := newOperation(ctx, step.op, WaitReady)
+	if holder, _ := e.claim(op); holder != op {
+		return nil // somebody else is at it, and knows better
+	}
+	if e.record() != a.was {
+		m.free(e)
+		return nil
+	}
+	m.run(e, op, func(ctx context.Context) error { return step.do(ctx, e, op) })
+	return nil
+}
+
+// adopt brings a lost record back.
+func (m *Manager) adopt(rec *Record) error {
+	if !ValidPrefix(rec.Prefix) || !m.ports.mark(rec.Port) {
+		return Errorf(Internal, "the container %s has a malformed prefix, or its port %d is another's", rec.ContainerID, rec.Port)
+	}
+	if err := m.store.put(rec); err != nil {
+		m.ports.free(rec.Port)
+		return err
+	}
+	m.insert(rec.Prefix, &entry{rec: rec, endpoint: endpointOf(rec)})
+	return nil
+}

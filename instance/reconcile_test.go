@@ -1,0 +1,113 @@
+package instance
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestDecide(t *testing.T) {
+	t0 := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	later := t0.Add(time.Minute)
+	rec := func(status Status, change ...func(*Record)) *Record {
+		r := &Record{
+			Spec:   Spec{Prefix: "abcdefgh", Port: 5174},
+			Status: status, Ready: status == Running, ContainerID: "c1", StartedAt: &t0,
+		}
+		for _, c := range change {
+			c(r)
+		}
+		return r
+	}
+	con := func(change ...func(*Container)) *Container {
+		c := &Container{ID: "c1", Spec: Spec{Prefix: "abcdefgh", Port: 5174}, Running: true, CreatedAt: t0, StartedAt: t0}
+		for _, f := range change {
+			f(c)
+		}
+		return c
+	}
+	exit := func(code int, oom bool) func(*Container) {
+		return func(c *Container) { c.Running, c.ExitCode, c.OOMKilled = false, code, oom }
+	}
+
+	for _, test := range []struct {
+		name      string
+		record    *Record
+		container *Container
+		change    func(*snapshot)
+		want      string
+	}{
+		{"running and it runs", rec(Running), con(), nil, ""},
+		{"stopped and it is", rec(Stopped), con(exit(143, false)), nil, ""},
+		{"failed and it ended", rec(Failed), con(exit(3, false)), nil, ""},
+		{"running, container gone", rec(Running), nil, nil,
+			"correct abcdefgh to stopped: container removed"},
+		{"running, stopped by hand", rec(Running), con(exit(143, false)), nil,
+			"correct abcdefgh to stopped: stopped outside"},
+		{"running, killed by hand", rec(Running), con(exit(137, false)), nil,
+			"correct abcdefgh to stopped: stopped outside"},
+		{"running, crashed", rec(Running), con(exit(3, false)), nil,
+			"correct abcdefgh to failed: exited 3"},
+		{"running, out of memory", rec(Running), con(exit(137, true)), nil,
+			"correct abcdefgh to failed: exited 137: out of memory"},
+		{"running, restarted by hand", rec(Running), con(func(c *Container) { c.StartedAt = later }), nil,
+			"start abcdefgh: its container was restarted from outside"},
+		{"running, replaced", rec(Running), con(func(c *Container) { c.ID = "c2" }), nil,
+			"start abcdefgh: its container was replaced from outside"},
+		{"running, never ready yet", rec(Running, func(r *Record) { r.Ready = false }), con(), nil,
+			"start abcdefgh: it has not become ready yet"},
+		{"stopped, started by hand", rec(Stopped), con(), nil,
+			"start abcdefgh: it was started from outside"},
+		{"stopped by the user, container removed", rec(Stopped, func(r *Record) { r.Reason = ReasonUser }), nil, nil,
+			"correct abcdefgh to stopped: container removed"},
+		{"stopped, container long gone", rec(Stopped, func(r *Record) { r.ContainerID = "" }), nil, nil, ""},
+		{"create interrupted", rec(Creating), con(), nil,
+			"undo create of abcdefgh: it was interrupted before its answer"},
+		{"delete interrupted", rec(Deleting), con(), nil,
+			"finish delete of abcdefgh: it was interrupted"},
+		{"stop interrupted", rec(Stopping), con(), nil,
+			"finish stop of abcdefgh: it was interrupted"},
+		{"start interrupted", rec(Starting), con(exit(143, false)), nil,
+			"start abcdefgh: its start was interrupted"},
+		{"no record", nil, con(), nil,
+			"remove abcdefgh: no record knows its container"},
+		{"no record, but young", nil, con(func(c *Container) { c.CreatedAt = later }), nil, ""},
+		{"an operation holds it", nil, con(), func(s *snapshot) { s.held["abcdefgh"] = true }, ""},
+		{"records lost, runs", nil, con(), func(s *snapshot) { s.rebuild = true },
+			"adopt abcdefgh to running: its record was lost"},
+		{"records lost, crashed", nil, con(exit(3, false)), func(s *snapshot) { s.rebuild = true },
+			"adopt abcdefgh to failed: its record was lost"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := snapshot{
+				records: map[string]*Record{}, held: map[string]bool{},
+				containers: map[string]Container{}, now: later,
+			}
+			if test.record != nil {
+				s.records["abcdefgh"] = test.record
+			}
+			if test.container != nil {
+				s.containers["abcdefgh"] = *test.container
+			}
+			if test.change != nil {
+				test.change(&s)
+			}
+			var got []string
+			for _, a := range decide(s) {
+				got = append(got, a.String())
+			}
+			if text := strings.Join(got, "\n"); text != test.want {
+				t.Errorf("decided %q, want %q", text, test.want)
+			}
+		})
+	}
+}
+
+func TestAUserStopOutlivesItsContainer(t *testing.T) {
+	r := &Record{Spec: Spec{Prefix: "abcdefgh"}, Status: Stopped, Reason: ReasonUser, ContainerID: "c1"}
+	next := decideRecord(r, nil).next
+	if next.Reason != ReasonUser || next.ContainerID != "" {
+		t.Errorf("got reason %q, container %q: no request may wake it, and a start must make a container",
+			next.Reason, next.ContainerID)
+	}
+}

@@ -1,0 +1,93 @@
+package instance
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strconv"
+)
+
+// stateFile is the truth on one machine; stateVersion is its schema.
+const (
+	stateFile    = ".instances.json"
+	stateVersion = 1
+)
+
+// state is what the state file holds.
+type state struct {
+	Version   int                `json:"version"`
+	Owner     string             `json:"owner"`
+	NextPort  int                `json:"nextPort"`
+	Instances map[string]*Record `json:"instances"`
+}
+
+// parseState reads a state file and refuses what it cannot vouch for: names in
+// it go on to Docker, to other files and into URLs.
+func parseState(data []byte) (state, error) {
+	var s state
+	var head struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return s, fmt.Errorf("reading JSON: %w", err)
+	}
+	if s.Version = head.Version; s.Version != stateVersion { // the rest may have another form
+		return s, fmt.Errorf("schema version %d is not %d", s.Version, stateVersion)
+	}
+	if err := json.Unmarshal(data, &s); err != nil {
+		return s, fmt.Errorf("reading JSON: %w", err)
+	}
+	ports := map[int]string{}
+	for prefix, r := range s.Instances {
+		switch other, taken := ports[portOf(r)]; {
+		case r == nil || r.Prefix != prefix || !ValidPrefix(prefix):
+			return s, fmt.Errorf("record %q is malformed", prefix)
+		case r.Port < 1 || r.Port > 65535:
+			return s, fmt.Errorf("record %q has port %d", prefix, r.Port)
+		case taken:
+			return s, fmt.Errorf("records %q and %q have the same port %d", prefix, other, r.Port)
+		}
+		ports[r.Port] = prefix
+	}
+	return s, nil
+}
+
+func portOf(r *Record) int {
+	if r == nil {
+		return 0
+	}
+	return r.Port
+}
+
+// encodeRecord makes a record's part of the state file.
+func encodeRecord(r Record) ([]byte, error) {
+	value, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("encoding record %s: %w", r.Prefix, err)
+	}
+	return append(strconv.AppendQuote(nil, r.Prefix), append([]byte{':'}, value...)...), nil
+}
+
+// joinState makes the state file of its parts, a record a line.
+func joinState(owner string, nextPort int, blocks [][]byte) []byte {
+	head := fmt.Sprintf(`{"version":%d,"owner":%q,"nextPort":%d,"instances":{`, stateVersion, owner, nextPort)
+	return joinJSON(head, blocks, "}}\n")
+}
+
+// joinJSON puts blocks between head and tail, one a line.
+func joinJSON(head string, blocks [][]byte, tail string) []byte {
+	var b bytes.Buffer
+	b.WriteString(head)
+	for i, block := range blocks {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteByte('\n')
+		b.Write(block)
+	}
+	if len(blocks) > 0 {
+		b.WriteByte('\n')
+	}
+	b.WriteString(tail)
+	return b.Bytes()
+}

@@ -1,0 +1,275 @@
+package instance
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// newStore opens a store in dir, with what the file there holds.
+func newStore(t *testing.T, dir string) (*store, state, bool) {
+	t.Helper()
+	s := &store{
+		head:     func() Head { return Head{Owner: "11111111-2222-3333-4444-555555555555", Domain: "sandbox.example.com"} },
+		nextPort: func() int { return 5180 },
+		inFlight: func() int { return 0 },
+		logError: func(msg string, err error) { t.Log(msg, err) },
+	}
+	loaded, lost, err := openStore(dir, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.begin(loaded.Instances, []Projection{routesProjection}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		select {
+		case <-s.done: // the test closed it
+		default:
+			s.close()
+		}
+	})
+	return s, loaded, lost
+}
+
+func testRecord(prefix string, port int) *Record {
+	return &Record{
+		Spec:   Spec{Prefix: prefix, Port: port, Image: "i", ContainerPort: 80, Env: map[string]string{"A": "$b\n\"ü"}},
+		Status: Running, Ready: true, CreatedAt: now(),
+	}
+}
+
+func readState(t *testing.T, dir string) state {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(dir, stateFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := parseState(data)
+	if err != nil {
+		t.Fatalf("%v in %s", err, data)
+	}
+	return s
+}
+
+func TestAPutIsOnDiskWhenItReturns(t *testing.T) {
+	dir := t.TempDir()
+	s, _, _ := newStore(t, dir)
+	for _, prefix := range []string{"bbbbbbbb", "aaaaaaaa"} {
+		if err := s.put(testRecord(prefix, 5000+int(prefix[0]))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := readState(t, dir)
+	if len(got.Instances) != 2 || got.NextPort != 5180 || got.Owner == "" {
+		t.Fatalf("state file holds %+v", got)
+	}
+	if env := got.Instances["aaaaaaaa"].Env["A"]; env != "$b\n\"ü" {
+		t.Errorf("env came back as %q", env)
+	}
+	routes, _ := os.ReadFile(filepath.Join(dir, routesProjection.Path))
+	want := `{"domain":"sandbox.example.com","routes":{
+"aaaaaaaa":{"target":"http://127.0.0.1:5097","status":"running"},
+"bbbbbbbb":{"target":"http://127.0.0.1:5098","status":"running"}
+}}
+`
+	if string(routes) != want {
+		t.Errorf("routes are\n%s\nwant\n%s", routes, want)
+	}
+	if err := s.drop("aaaaaaaa"); err != nil {
+		t.Fatal(err)
+	}
+	if got := readState(t, dir); len(got.Instances) != 1 {
+		t.Errorf("after the drop the file holds %v", got.Instances)
+	}
+}
+
+func TestFilesHaveTheirModes(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	newStore(t, dir)
+	for path, want := range map[string]fs.FileMode{
+		".": 0o711, stateFile: 0o600, lockFile: 0o600, "config": 0o755, routesProjection.Path: 0o644,
+	} {
+		info, err := os.Stat(filepath.Join(dir, path))
+		if err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s has mode %v (%v), want %v", path, info.Mode().Perm(), err, want)
+		}
+	}
+}
+
+func TestConcurrentPutsShareWrites(t *testing.T) {
+	dir := t.TempDir()
+	s, _, _ := newStore(t, dir)
+	const callers = 64
+	var writes atomic.Int64
+	join := s.files[0].Join
+	s.files[0].Join = func(head Head, blocks [][]byte) []byte { writes.Add(1); return join(head, blocks) }
+	s.inFlight = func() int { return callers }
+	var wg sync.WaitGroup
+	for i := range callers {
+		wg.Go(func() {
+			if err := s.put(testRecord(fmt.Sprintf("prefix%02d", i), 5200+i)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if got := len(readState(t, dir).Instances); got != callers {
+		t.Errorf("%d records on disk, want %d", got, callers)
+	}
+	if n := writes.Load(); n > 8 {
+		t.Errorf("%d writes for %d callers, want at most 8", n, callers)
+	}
+}
+
+func TestNothingIsWrittenWhenNothingChanged(t *testing.T) {
+	dir := t.TempDir()
+	s, _, _ := newStore(t, dir)
+	r := testRecord("aaaaaaaa", 5200)
+	if err := s.put(r); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := os.Stat(filepath.Join(dir, stateFile))
+	if err := errors.Join(s.put(r), s.refresh()); err != nil {
+		t.Fatal(err)
+	}
+	after, _ := os.Stat(filepath.Join(dir, stateFile))
+	if !os.SameFile(before, after) {
+		t.Error("the file was replaced")
+	}
+}
+
+func TestAFailedPutLeavesTheOldRecord(t *testing.T) {
+	dir := t.TempDir()
+	s, _, _ := newStore(t, dir)
+	if err := s.put(testRecord("aaaaaaaa", 5200)); err != nil {
+		t.Fatal(err)
+	}
+	// A folder in the place of the temporary file stops every write, root's too.
+	blocker := tempName(filepath.Join(dir, stateFile))
+	if err := os.Mkdir(blocker, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	changed := testRecord("aaaaaaaa", 5201)
+	for _, err := range []error{s.put(changed), s.put(testRecord("bbbbbbbb", 5202))} {
+		var e *Error
+		if !errors.As(err, &e) || e.Kind != StateFailed || e.Details["path"] == nil {
+			t.Errorf("put = %v, want StateFailed with the path", err)
+		}
+	}
+	if err := os.Remove(blocker); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.put(testRecord("cccccccc", 5203)); err != nil {
+		t.Fatal(err)
+	}
+	got := readState(t, dir).Instances
+	if len(got) != 2 || got["aaaaaaaa"].Port != 5200 || got["cccccccc"] == nil {
+		t.Errorf("on disk: %v", got)
+	}
+}
+
+func TestTheDirectoryHasOneOwner(t *testing.T) {
+	dir := t.TempDir()
+	newStore(t, dir)
+	_, _, err := openStore(dir, &store{})
+	if KindOf(err) != StateFailed || !strings.Contains(err.Error(), fmt.Sprintf("in use by another process (pid %d)", os.Getpid())) {
+		t.Errorf("a second opener got %v", err)
+	}
+}
+
+func TestALostStateFileIsNoFirstStart(t *testing.T) {
+	dir := t.TempDir()
+	s, first, lost := newStore(t, dir)
+	if lost || first.Owner == "" {
+		t.Fatalf("first start: lost %v, owner %q", lost, first.Owner)
+	}
+	s.close()
+	if err := os.Remove(filepath.Join(dir, stateFile)); err != nil {
+		t.Fatal(err)
+	}
+	s2 := &store{logError: s.logError}
+	second, lost, err := openStore(dir, s2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s2.lock.Close()
+	if !lost || second.Owner != first.Owner {
+		t.Errorf("lost %v, owner %q; want true and %q", lost, second.Owner, first.Owner)
+	}
+}
+
+func TestACorruptStateFileIsSetAside(t *testing.T) {
+	record, _ := json.Marshal(testRecord("aaaaaaaa", 5200))
+	good := fmt.Sprintf(`{"version":1,"owner":"11111111-2222-3333-4444-555555555555","nextPort":5174,"instances":{"aaaaaaaa":%s}}`, record)
+	for name, bad := range map[string]string{
+		"cut":            good[:len(good)-9],
+		"empty":          "",
+		"another prefix": strings.Replace(good, `"aaaaaaaa":{`, `"bbbbbbbb":{`, 1),
+		"bad prefix":     strings.ReplaceAll(good, "aaaaaaaa", "../../etc"),
+		"null record":    strings.Replace(good, string(record), "null", 1),
+		"no port":        strings.Replace(good, `"port":5200`, `"port":0`, 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s, _, _ := newStore(t, dir)
+			s.close()
+			if err := os.WriteFile(filepath.Join(dir, stateFile), []byte(bad), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s2 := &store{logError: s.logError}
+			_, lost, err := openStore(dir, s2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s2.lock.Close()
+			kept, _ := filepath.Glob(filepath.Join(dir, stateFile+".corrupt-*"))
+			if !lost || len(kept) != 1 {
+				t.Fatalf("lost %v, kept %v", lost, kept)
+			}
+			if data, _ := os.ReadFile(kept[0]); string(data) != bad {
+				t.Errorf("kept %q, want %q", data, bad)
+			}
+		})
+	}
+}
+
+func TestAFileOfANewerVersionIsNotTouched(t *testing.T) {
+	dir := t.TempDir()
+	s, _, _ := newStore(t, dir)
+	s.close()
+	newer := `{"version":999,"owner":"x","instances":[]}`
+	if err := os.WriteFile(filepath.Join(dir, stateFile), []byte(newer), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := openStore(dir, &store{})
+	if KindOf(err) != StateFailed || !strings.Contains(err.Error(), "newer version") {
+		t.Errorf("openStore = %v, want StateFailed that names the newer version", err)
+	}
+	if data, _ := os.ReadFile(filepath.Join(dir, stateFile)); string(data) != newer {
+		t.Errorf("the file is now %q", data)
+	}
+}
+
+func FuzzParseState(f *testing.F) {
+	f.Add([]byte(`{"version":1,"owner":"x","nextPort":1,"instances":{"aaaaaaaa":{"prefix":"aaaaaaaa","port":1}}}`))
+	f.Add([]byte(`{"version":1,"instances":{"aaaaaaaa":null}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s, err := parseState(data)
+		if err != nil {
+			return
+		}
+		for prefix, r := range s.Instances {
+			if !ValidPrefix(prefix) || r.Prefix != prefix || r.Port < 1 || r.Port > 65535 {
+				t.Errorf("accepted %q: %+v", prefix, r)
+			}
+		}
+	})
+}

@@ -1,0 +1,61 @@
+package instance
+
+import (
+	"maps"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Template is the operator's recipe for instances.
+type Template struct {
+	Image   string
+	Pull    PullPolicy
+	Port    int // container port
+	Command []string
+	Env     map[string]string
+	WorkDir string
+	User    string
+	Memory  int64 // bytes
+	CPUs    float64
+	Pids    int64
+	// Ready is how long the dev server may take from the container's start to
+	// its first HTTP answer.
+	Ready time.Duration
+}
+
+// Defaults of a template. Memory: Vite with React uses about 160 MiB and dies
+// at 128. Pids: the same needs 20 on two CPUs, and thread pools grow with CPUs.
+const (
+	DefaultContainerPort = 5174
+	DefaultMemory        = 512 << 20
+	DefaultCPUs          = 1.0
+	DefaultPids          = 512
+	DefaultReady         = 60 * time.Second
+)
+
+// spec is the container that an instance of t named prefix gets.
+func (t Template) spec(prefix, template string, req CreateRequest, s *Settings) Spec {
+	env := map[string]string{
+		"HOST": "0.0.0.0",
+		"PORT": strconv.Itoa(t.Port),
+		// Vite (6.1 and up) then accepts the public host names. One entry, no
+		// list: older versions take the whole value for one host.
+		"__VITE_ADDITIONAL_SERVER_ALLOWED_HOSTS": "." + s.Domain,
+	}
+	maps.Copy(env, t.Env)
+	maps.Copy(env, req.Env)
+	env["SANDBOX_PREFIX"] = prefix
+	env["SANDBOX_URL"] = s.url(prefix)
+	return Spec{
+		Prefix: prefix, Template: template, Generation: 1,
+		Image: t.Image, Pull: t.Pull, ContainerPort: t.Port,
+		Command: t.Command, Env: env, WorkDir: t.WorkDir, User: t.User,
+		Memory: t.Memory, CPUs: t.CPUs, Pids: t.Pids, Labels: req.Labels,
+	}
+}
+
+// url is the public URL of prefix.
+func (s *Settings) url(prefix string) string {
+	return strings.NewReplacer("{prefix}", prefix, "{domain}", s.Domain).Replace(s.URL)
+}
