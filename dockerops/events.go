@@ -1,0 +1,83 @@
+package dockerops
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/docker/docker/api/types/events"
+	"github.com/docker/docker/api/types/filters"
+
+	"github.com/aie-sandbox/caddy-sandbox/instance"
+)
+
+// Pauses between attempts to open the event stream. The longest is well below
+// what a relist without events takes to notice a change.
+const (
+	firstReconnect = 250 * time.Millisecond
+	lastReconnect  = 5 * time.Second
+)
+
+// watched are the events that change what Inspect says. Others, such as those
+// of health checks and of exec, come in floods.
+var watched = []events.Action{
+	events.ActionCreate, events.ActionStart, events.ActionRestart, events.ActionStop, events.ActionKill,
+	events.ActionDie, events.ActionOOM, events.ActionPause, events.ActionUnPause, events.ActionRename,
+	events.ActionUpdate, events.ActionDestroy,
+}
+
+// Watch implements instance.Runtime.
+func (c *Client) Watch(ctx context.Context, notify func(instance.Event)) {
+	wait := firstReconnect
+	for ctx.Err() == nil {
+		if c.follow(ctx, notify) {
+			wait = firstReconnect
+		}
+		// Half to one and a half of it: several processes shall not all come
+		// back at once.
+		pause(ctx, wait/2+rand.N(wait))
+		wait = min(2*wait, lastReconnect)
+	}
+}
+
+// follow notifies of the events of one stream and returns at its end, or when
+// it could not be opened.
+func (c *Client) follow(ctx context.Context, notify func(instance.Event)) (opened bool) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	overdue := time.AfterFunc(c.Deadlines.List, cancel)
+	engine, err := c.negotiate(ctx) // anew each time: it may have been upgraded
+	if err != nil {
+		return false
+	}
+	messages, failure := engine.Events(ctx, events.ListOptions{Filters: c.watchedEvents()})
+	defer func() { // see the library's goroutine end
+		cancel()
+		for range failure {
+		}
+	}()
+	if !overdue.Stop() {
+		return false
+	}
+	// Only now, when nothing more can be missed. The library does not say
+	// whether the stream is open or failed at once; looking once too often
+	// does no harm.
+	notify(instance.Event{})
+	for {
+		select { // the library never closes messages
+		case m := <-messages:
+			notify(instance.Event{Prefix: m.Actor.Attributes[labelPrefix]})
+		case <-failure: //nolint:errcheck // whatever ended the stream, it is opened again
+			return true
+		}
+	}
+}
+
+func (c *Client) watchedEvents() filters.Args {
+	args := c.ownContainers()
+	args.Add("type", string(events.ContainerEventType))
+	for _, action := range watched {
+		args.Add("event", string(action))
+	}
+	return args
+}

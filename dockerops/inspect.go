@@ -1,0 +1,172 @@
+package dockerops
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/client"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/aie-sandbox/caddy-sandbox/instance"
+)
+
+// Inspect implements instance.Runtime. It is one call to the engine.
+func (c *Client) Inspect(ctx context.Context, ref string) (instance.Container, error) {
+	found, err := c.own(ctx, ref)
+	if err != nil {
+		return instance.Container{}, err
+	}
+	return c.describe(ctx, found)
+}
+
+// parallelInspects bounds what a List asks at once: more does not make the
+// engine faster, and other calls wait their turn.
+const parallelInspects = 4
+
+// List implements instance.Runtime. The engine's list lacks most of what a
+// Container says, so each is inspected; what is removed meanwhile is left out.
+func (c *Client) List(ctx context.Context) ([]instance.Container, error) {
+	var summaries []container.Summary
+	err := c.query(ctx, "listing containers", c.Deadlines.List,
+		func(ctx context.Context, engine *client.Client) (err error) {
+			summaries, err = engine.ContainerList(ctx, container.ListOptions{All: true, Filters: c.ownContainers()})
+			return err
+		})
+	if err != nil {
+		return nil, err
+	}
+	containers := make([]instance.Container, len(summaries))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallelInspects)
+	for i, summary := range summaries {
+		group.Go(func() (err error) {
+			containers[i], err = c.Inspect(ctx, summary.ID)
+			if instance.KindOf(err) == instance.NotFound {
+				return nil
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(containers, func(each instance.Container) bool { return each.ID == "" }), nil
+}
+
+func (c *Client) ownContainers() filters.Args {
+	return filters.NewArgs(filters.Arg("label", labelManager+"="+c.owner))
+}
+
+// own looks ref up and reports NotFound if it is not ours. What acts on a
+// container goes on with the id that it returns, so that the one it acts on is
+// the one it looked at.
+func (c *Client) own(ctx context.Context, ref string) (container.InspectResponse, error) {
+	found, err := c.lookUp(ctx, ref)
+	if err == nil && !c.owns(found) {
+		err = instance.Errorf(instance.NotFound, "container %s belongs to somebody else", ref)
+	}
+	return found, err
+}
+
+// lookUp finds a container, whoever made it.
+func (c *Client) lookUp(ctx context.Context, ref string) (found container.InspectResponse, err error) {
+	err = c.query(ctx, "inspecting container "+ref, c.Deadlines.Inspect,
+		func(ctx context.Context, engine *client.Client) (err error) {
+			found, err = engine.ContainerInspect(ctx, ref)
+			if errdefs.IsNotFound(err) {
+				return failed(instance.NotFound, err, "there is no container %s", ref)
+			}
+			return err
+		})
+	return found, err
+}
+
+func (c *Client) owns(found container.InspectResponse) bool {
+	return found.Config.Labels[labelManager] == c.owner && found.Config.Labels[labelPrefix] != ""
+}
+
+func nameOf(found container.InspectResponse) string { return strings.TrimPrefix(found.Name, "/") }
+
+// describe is found in the words of package instance.
+func (c *Client) describe(ctx context.Context, found container.InspectResponse) (instance.Container, error) {
+	img, err := c.imageOf(ctx, found)
+	if err != nil {
+		return instance.Container{}, err
+	}
+	spec := specOf(found, img)
+	state := found.State
+	return instance.Container{
+		ID:         found.ID,
+		Spec:       spec,
+		Running:    state.Running, // paused ones too
+		ExitCode:   state.ExitCode,
+		OOMKilled:  state.OOMKilled,
+		CreatedAt:  instant(found.Created),
+		StartedAt:  instant(state.StartedAt),
+		FinishedAt: instant(state.FinishedAt),
+		Address:    c.address(found, spec.ContainerPort),
+	}, nil
+}
+
+// specOf reads back what blueprint made of a Spec. The engine mixes in what
+// the image brought: of that, the command, folder and user are taken out again,
+// so that a container made anew has those of its image then; the environment
+// stays whole, and the pull policy is lost.
+func specOf(found container.InspectResponse, img image) instance.Spec {
+	labels := found.Config.Labels
+	spec := instance.Spec{
+		Prefix:        labels[labelPrefix],
+		Port:          number(labels[labelPort]),
+		Template:      labels[labelTemplate],
+		Generation:    number(labels[labelGeneration]),
+		Image:         found.Config.Image,
+		ContainerPort: containerPort(found.HostConfig),
+		Env:           variables(found.Config.Env),
+		Memory:        found.HostConfig.Memory,
+		CPUs:          cpusOf(found.HostConfig.NanoCPUs),
+		Labels:        callerLabels(labels),
+	}
+	if pids := found.HostConfig.PidsLimit; pids != nil {
+		spec.Pids = *pids
+	}
+	if !slices.Equal(found.Config.Cmd, img.command) {
+		spec.Command = found.Config.Cmd
+	}
+	if found.Config.WorkingDir != img.workDir {
+		spec.WorkDir = found.Config.WorkingDir
+	}
+	if found.Config.User != img.user {
+		spec.User = found.Config.User
+	}
+	return spec
+}
+
+// containerPort is the one that is published; blueprint publishes no other.
+func containerPort(host *container.HostConfig) int {
+	for _, port := range slices.Sorted(maps.Keys(host.PortBindings)) {
+		return port.Int()
+	}
+	return 0
+}
+
+// variables undoes environment.
+func variables(list []string) map[string]string {
+	env := make(map[string]string, len(list))
+	for _, variable := range list {
+		name, value, _ := strings.Cut(variable, "=")
+		env[name] = value
+	}
+	return env
+}
+
+// instant reads a time of the engine, which writes the zero one for never.
+func instant(text string) time.Time {
+	t, _ := time.Parse(time.RFC3339Nano, text)
+	return t
+}

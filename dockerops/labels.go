@@ -1,0 +1,68 @@
+package dockerops
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/aie-sandbox/caddy-sandbox/instance"
+)
+
+// Labels of our containers: the proof of ownership, and a copy of what cannot
+// change, from which lost records are rebuilt.
+const (
+	labelManager    = "sandbox.manager" // the owner; on our network too
+	labelPrefix     = "sandbox.prefix"
+	labelTemplate   = "sandbox.template"
+	labelPort       = "sandbox.port" // host port
+	labelGeneration = "sandbox.generation"
+	labelCaller     = "sandbox.label." // and the caller's key: no other label is theirs
+)
+
+// Labels by which Docker Compose knows its own.
+const (
+	composeProject    = "com.docker.compose.project"
+	composeService    = "com.docker.compose.service"
+	composeOneoff     = "com.docker.compose.oneoff"
+	composeNumber     = "com.docker.compose.container-number"
+	composeConfigHash = "com.docker.compose.config-hash"
+	composeImage      = "com.docker.compose.image"
+	composeNetwork    = "com.docker.compose.network"
+)
+
+// sandboxLabels are the labels of spec's container that do not depend on the
+// engine; docker-compose.yml has them too.
+func sandboxLabels(spec instance.Spec, owner string) map[string]string {
+	labels := map[string]string{
+		labelManager:    owner,
+		labelPrefix:     spec.Prefix,
+		labelTemplate:   spec.Template,
+		labelPort:       strconv.Itoa(spec.Port),
+		labelGeneration: strconv.Itoa(spec.Generation),
+	}
+	for key, value := range spec.Labels {
+		labels[labelCaller+key] = value
+	}
+	return labels
+}
+
+// callerLabels are the caller's among the labels of a container; nil if none.
+func callerLabels(labels map[string]string) map[string]string {
+	var callers map[string]string
+	for label, value := range labels {
+		key, ok := strings.CutPrefix(label, labelCaller)
+		if !ok {
+			continue
+		}
+		if callers == nil {
+			callers = map[string]string{}
+		}
+		callers[key] = value
+	}
+	return callers
+}
+
+// number reads a label that holds one; zero if somebody spoilt it.
+func number(label string) int {
+	n, _ := strconv.Atoi(label)
+	return n
+}

@@ -1,0 +1,81 @@
+package dockerops
+
+import (
+	"context"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/client"
+)
+
+// Start implements instance.Runtime. A container that somebody paused goes on.
+func (c *Client) Start(ctx context.Context, ref string) error {
+	found, err := c.own(ctx, ref)
+	switch {
+	case err != nil:
+		return err
+	case found.State.Paused:
+		return c.unpause(ctx, found)
+	case found.State.Running:
+		return nil
+	}
+	if err := c.attach(ctx, found); err != nil {
+		return err
+	}
+	return c.call(ctx, "starting container "+nameOf(found), c.Deadlines.Change,
+		func(ctx context.Context, engine *client.Client) error {
+			return engine.ContainerStart(ctx, found.ID, container.StartOptions{})
+		})
+}
+
+func (c *Client) unpause(ctx context.Context, found container.InspectResponse) error {
+	return c.call(ctx, "unpausing container "+nameOf(found), c.Deadlines.Change,
+		func(ctx context.Context, engine *client.Client) error {
+			return engine.ContainerUnpause(ctx, found.ID)
+		})
+}
+
+// Stop implements instance.Runtime.
+func (c *Client) Stop(ctx context.Context, ref string) error {
+	found, err := c.own(ctx, ref)
+	if err != nil || !found.State.Running {
+		return err
+	}
+	return c.call(ctx, "stopping container "+nameOf(found), c.Deadlines.Change,
+		func(ctx context.Context, engine *client.Client) error {
+			return engine.ContainerStop(ctx, found.ID, container.StopOptions{Timeout: new(stopGrace)})
+		})
+}
+
+// Remove implements instance.Runtime.
+func (c *Client) Remove(ctx context.Context, ref string) error {
+	found, err := c.own(ctx, ref)
+	if err == nil {
+		err = c.remove(ctx, found)
+	}
+	if errdefs.IsNotFound(err) { // the engine says so; a foreign one is another NotFound
+		return nil
+	}
+	return err
+}
+
+func (c *Client) remove(ctx context.Context, found container.InspectResponse) error {
+	return c.call(ctx, "removing container "+nameOf(found), c.Deadlines.Change,
+		func(ctx context.Context, engine *client.Client) error {
+			err := engine.ContainerRemove(ctx, found.ID, container.RemoveOptions{Force: true, RemoveVolumes: true})
+			if errdefs.IsConflict(err) { // somebody else removes it just now
+				return awaitRemoval(ctx, engine, found.ID)
+			}
+			return err
+		})
+}
+
+func awaitRemoval(ctx context.Context, engine *client.Client, id string) error {
+	removed, failed := engine.ContainerWait(ctx, id, container.WaitConditionRemoved)
+	select {
+	case <-removed:
+		return nil
+	case err := <-failed:
+		return err
+	}
+}
