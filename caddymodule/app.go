@@ -1,0 +1,162 @@
+package caddymodule
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/aie-sandbox/caddy-sandbox/instance"
+)
+
+func init() {
+	caddy.RegisterModule(new(App))
+}
+
+// App gives every user, agent or branch a live dev server of its own: an
+// instance, which is one container, served at `https://<prefix>.<domain>`.
+//
+// Instances are made and removed by calls of an API, on the admin endpoint
+// and wherever the handler `sandbox_api` is mounted; the configuration says
+// what they may be. Changing it and reloading leaves running instances, their
+// connections and open WebSockets alone: new settings hold for the instances
+// made from then on.
+//
+// Text fields may hold global placeholders such as `{env.NAME}`; they stay
+// unexpanded in the stored configuration.
+type App struct {
+	// The parent of all instance host names, such as `sandbox.example.com`.
+	// Required. Its DNS needs a wildcard record. Code in the instances can set
+	// cookies for it, so let nothing else of value live below it.
+	Domain string `json:"domain,omitempty"`
+
+	// The folder of `.instances.json`, which is the truth about all instances,
+	// and of the files generated from it. One server at a time may use it. A
+	// relative path is taken from the server's working folder. It cannot be
+	// changed by a reload while there are instances. Default: `sandbox` in
+	// Caddy's data folder.
+	StateDir string `json:"state_dir,omitempty"`
+
+	// The host ports that instances may get, on 127.0.0.1, as `<first>-<last>`.
+	// Keep them out of the kernel's range of ephemeral ports, which begins at
+	// 32768 on most systems. Default: `5174-32767`.
+	Ports string `json:"ports,omitempty"`
+
+	// The number of characters of generated prefixes, 8 to 57. Default: 16.
+	PrefixLength int `json:"prefix_length,omitempty"`
+
+	// Where the Docker Engine listens, such as `unix:///run/docker.sock`.
+	// A change takes a restart. Default: as the docker command finds it.
+	Docker string `json:"docker,omitempty"`
+
+	// The form of the URLs under which clients reach instances; `{prefix}` and
+	// `{domain}` stand for these. Needed where clients do not talk to this
+	// server directly. Default: `https://{prefix}.{domain}` with the port of
+	// the site that has the handler `sandbox`, if that is not the default one.
+	URL string `json:"url,omitempty"`
+
+	// The template of instances whose creator names none. Default: the only
+	// template; with several, the creator has to name one.
+	DefaultTemplate string `json:"default_template,omitempty"`
+
+	// Prefixes that no instance gets, beside the built-in ones (`localhost`,
+	// `dashboard`, `webmaster` and the like).
+	Reserved []string `json:"reserved,omitempty"`
+
+	// Values for all templates that do not say otherwise. The variables of
+	// `env` are added to each template's own.
+	Defaults *Template `json:"defaults,omitempty"`
+
+	// The recipes for instances, by name. At least one is needed.
+	Templates map[string]*Template `json:"templates,omitempty"`
+
+	ctx        caddy.Context
+	settings   *instance.Settings // complete but for the URL, which Start may have to find
+	dockerHost string             // Docker, expanded
+	engine     *engine
+	sites      []*caddyhttp.Server // servers with our proxy handler; they tell the URL
+}
+
+// CaddyModule returns the Caddy module information.
+func (*App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "sandbox",
+		New: func() caddy.Module { return new(App) },
+	}
+}
+
+// Provision reads the configuration and takes hold of the engine. It touches
+// neither the state directory nor Docker, for `caddy validate` runs it beside
+// a live server.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.ctx = ctx
+	expand := newExpander()
+	var err error
+	if a.settings, err = a.makeSettings(expand); err != nil {
+		return fmt.Errorf("sandbox: %w", err)
+	}
+	a.settings.Log = ctx.Logger()
+	a.dockerHost = expand(a.Docker)
+	dir, err := stateDir(expand(a.StateDir))
+	if err != nil {
+		return fmt.Errorf("sandbox: state_dir: %w", err)
+	}
+	a.engine, err = acquireEngine(dir, a.dockerHost)
+	return err
+}
+
+// Start puts this configuration in force; the first one opens the state
+// directory.
+func (a *App) Start() error {
+	if a.settings.URL == "" {
+		a.settings.URL = a.siteURL()
+	}
+	return a.engine.attach(a)
+}
+
+// Stop lets the configuration below take over, if there is one: this one may
+// have been started for a reload that then failed elsewhere.
+func (a *App) Stop() error {
+	a.engine.detach(a)
+	return nil
+}
+
+// Cleanup gives the engine back. It runs without Stop when Start failed, and
+// on a half-built App when Provision did.
+func (a *App) Cleanup() error {
+	if a.engine == nil {
+		return nil
+	}
+	a.engine.detach(a)
+	return a.engine.release()
+}
+
+func (a *App) manager() *instance.Manager { return a.engine.manager }
+
+// appOf returns the sandbox app of the configuration that ctx belongs to. It
+// does not create one, as ctx.App would: what is not configured is missing.
+func appOf(ctx caddy.Context) (*App, error) {
+	app, err := ctx.AppIfConfigured("sandbox")
+	if errors.Is(err, caddy.ErrNotConfigured) {
+		return nil, errors.New("the sandbox app is not configured: add the global option sandbox, with a domain and a template")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return app.(*App), nil
+}
+
+// servedBy tells the App of a server that instances are reached through.
+func (a *App) servedBy(ctx caddy.Context) {
+	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		a.sites = append(a.sites, server)
+	}
+}
+
+// Interface guards
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

@@ -1,0 +1,108 @@
+package caddymodule
+
+import (
+	"bytes"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
+	"errors"
+	"html/template"
+	"net/http"
+	"strings"
+
+	"github.com/aie-sandbox/caddy-sandbox/instance"
+)
+
+//go:embed page.html
+var pageSource string
+
+//go:embed page.css
+var pageStyle string
+
+var pageTemplate = template.Must(template.New("page").Parse(pageSource))
+
+// The pages carry no script, load nothing and show nothing that the request
+// brought. They may be framed, as the dev servers in whose place they stand
+// are by app builders; there is nothing on them to click.
+var pagePolicy = func() string {
+	hash := sha256.Sum256([]byte(pageStyle))
+	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(hash[:]) +
+		"'; base-uri 'none'; form-action 'none'; frame-ancestors *"
+}()
+
+// pageText is what a page says.
+type pageText struct {
+	Title string
+	Text  string
+	// Refresh is after how many seconds the page loads again; zero: never.
+	Refresh int
+	Style   template.CSS
+}
+
+var (
+	unknownPage  = pageText{Title: "No sandbox here", Text: "There is no sandbox at this address. It may have been deleted."}
+	timeoutPage  = pageText{Title: "No answer", Text: "The dev server of this sandbox did not answer in time."}
+	silentPage   = pageText{Title: "No answer yet", Text: "This sandbox runs, but its dev server does not answer. The page loads again by itself.", Refresh: 2}
+	startingPage = pageText{Title: "Starting", Text: "This sandbox is starting. The page loads again by itself.", Refresh: 2}
+)
+
+var statusPages = map[instance.Status]pageText{
+	instance.Creating: startingPage,
+	instance.Starting: startingPage,
+	instance.Running:  silentPage,
+	instance.Stopping: {Title: "Stopping", Text: "This sandbox is being stopped."},
+	instance.Stopped:  {Title: "Stopped", Text: "This sandbox is stopped. Whoever made it can start it again."},
+	instance.Failed:   {Title: "Failed", Text: "This sandbox has failed. Whoever made it can see why, and start it again."},
+	instance.Deleting: {Title: "Being deleted", Text: "This sandbox is being deleted."},
+}
+
+// pageFor returns the page for an error that a visitor may meet.
+func pageFor(e *instance.Error) (pageText, bool) {
+	switch e.Kind {
+	case instance.NotFound:
+		return unknownPage, true
+	case instance.Timeout:
+		return timeoutPage, true
+	case instance.NotRunning:
+		status, _ := e.Details["status"].(instance.Status)
+		page, ok := statusPages[status]
+		return page, ok
+	}
+	return pageText{}, false
+}
+
+// wantsPage tells a person's browser, which navigates, from the rest: scripts,
+// styles, fetches, command line tools.
+func wantsPage(r *http.Request) bool {
+	if mode := r.Header.Get("Sec-Fetch-Mode"); mode != "" {
+		return mode == "navigate"
+	}
+	return strings.Contains(r.Header.Get("Accept"), "text/html")
+}
+
+// writePage answers with the page for err, and reports whether there is one.
+func writePage(w http.ResponseWriter, err error) bool {
+	e, ok := errors.AsType[*instance.Error](err)
+	if !ok {
+		return false
+	}
+	page, ok := pageFor(e)
+	if !ok {
+		return false
+	}
+	page.Style = template.CSS(pageStyle) //nolint:gosec // embedded, not from a stranger
+	var body bytes.Buffer
+	if pageTemplate.Execute(&body, page) != nil {
+		return false
+	}
+	header := w.Header()
+	header.Set("Content-Type", "text/html; charset=utf-8")
+	header.Set("Content-Security-Policy", pagePolicy)
+	header.Set("Cache-Control", "no-store")
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("Referrer-Policy", "no-referrer")
+	setRetryAfter(w, e)
+	w.WriteHeader(failures[e.Kind].status)
+	_, _ = w.Write(body.Bytes()) // that the client has gone is no concern of ours
+	return true
+}

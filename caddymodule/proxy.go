@@ -1,0 +1,183 @@
+package caddymodule
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/aie-sandbox/caddy-sandbox/instance"
+)
+
+func init() {
+	caddy.RegisterModule(new(Handler))
+}
+
+// leaseVar holds the request's lease in Caddy's table of variables, where the
+// upstream source finds it.
+const leaseVar = "sandbox.lease"
+
+// Handler finds the instance that a request is for, by its host name, and
+// keeps it awake while the request or its WebSocket lasts. It belongs before a
+// `reverse_proxy` with `dynamic_upstreams` of the source `sandbox`, as the
+// Caddyfile directive `sandbox_proxy` makes it.
+//
+// It answers for instances that cannot be served: 404 for unknown hosts, and
+// 503 with Retry-After for those that do not run; with a small page to
+// browsers that navigate, else in the form of the API. Errors of the proxy
+// behind it, as when the dev server is gone, are answered alike. What the dev
+// server answers is never changed.
+//
+// These placeholders are set:
+//
+// Placeholder | Description
+// ------------|-------------
+// `{http.sandbox.prefix}` | The prefix of the instance
+// `{http.sandbox.port}` | Its host port
+// `{http.sandbox.status}` | The state of its container, such as `running` or `stopped`
+// `{http.sandbox.template}` | Its template
+type Handler struct {
+	app *App
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.sandbox",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// Provision finds the sandbox app and tells it of the server it is reached by.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	var err error
+	if h.app, err = appOf(ctx); err != nil {
+		return fmt.Errorf("sandbox handler: %w", err)
+	}
+	h.app.servedBy(ctx)
+	return nil
+}
+
+// ServeHTTP implements caddyhttp.MiddlewareHandler. It returns when the
+// response is complete, or the upgraded connection closed.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	prefix, ok := prefixOf(r.Host, h.app.settings.Domain)
+	h.setPlaceholders(r, prefix)
+	if !ok {
+		h.refuse(w, r, noInstance())
+		return nil
+	}
+	lease, err := h.app.manager().Acquire(prefix)
+	if err != nil {
+		h.refuse(w, r, err)
+		return nil
+	}
+	defer lease.Release()
+	caddyhttp.SetVar(r.Context(), leaseVar, lease)
+	err = next.ServeHTTP(w, r)
+	if failed, ok := h.explain(r, prefix, err); ok {
+		h.refuse(w, r, failed)
+		return nil
+	}
+	return err
+}
+
+func noInstance() *instance.Error {
+	return instance.Errorf(instance.NotFound, "there is no instance at this host")
+}
+
+// setPlaceholders lets the placeholders be looked up, by whoever asks; without
+// an instance they are empty.
+func (h *Handler) setPlaceholders(r *http.Request, prefix string) {
+	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	repl.Map(func(key string) (any, bool) {
+		switch key {
+		case "http.sandbox.prefix":
+			return prefix, true
+		case "http.sandbox.port", "http.sandbox.status", "http.sandbox.template":
+			return h.lookUp(prefix, key)
+		}
+		return nil, false
+	})
+}
+
+func (h *Handler) lookUp(prefix, key string) (any, bool) {
+	got, err := h.app.manager().Get(prefix)
+	if err != nil {
+		return "", true
+	}
+	switch key {
+	case "http.sandbox.port":
+		return got.Port, true
+	case "http.sandbox.status":
+		return string(got.Status), true
+	default:
+		return got.Template, true
+	}
+}
+
+// explain turns an error of the proxy behind us, which means that nothing was
+// written yet, into ours. Others pass: of a client that left, and those that
+// the operator's own routes for responses of dev servers end in.
+func (h *Handler) explain(r *http.Request, prefix string, err error) (*instance.Error, bool) {
+	failed, ok := errors.AsType[caddyhttp.HandlerError](err)
+	if !ok || devServerAnswered(r) {
+		return nil, false
+	}
+	switch failed.StatusCode {
+	case http.StatusGatewayTimeout:
+		return instance.Errorf(instance.Timeout, "the dev server did not answer in time: %w", err), true
+	case http.StatusBadGateway, http.StatusServiceUnavailable:
+	default:
+		return nil, false
+	}
+	if c := h.app.settings.Log.Check(zap.WarnLevel, "dev server does not answer"); c != nil {
+		c.Write(zap.String("prefix", prefix), zap.Error(failed.Err))
+	}
+	return h.notServed(prefix, failed.Err), true
+}
+
+// devServerAnswered reports whether reverse_proxy got a response.
+func devServerAnswered(r *http.Request) bool {
+	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	_, answered := repl.Get("http.reverse_proxy.status_code")
+	return answered
+}
+
+// notServed says why prefix did not answer, as far as its state tells now.
+func (h *Handler) notServed(prefix string, cause error) *instance.Error {
+	got, err := h.app.manager().Get(prefix)
+	if err != nil {
+		return noInstance()
+	}
+	e := &instance.Error{
+		Kind:       instance.NotRunning,
+		Message:    fmt.Sprintf("the instance is %s", got.Status),
+		RetryAfter: time.Second,
+		Err:        cause,
+	}
+	if got.Status == instance.Running {
+		e.Message = "the instance is running, but its dev server does not answer"
+	}
+	return e.With("status", got.Status).With("reason", got.Reason)
+}
+
+// refuse answers a request that reaches no dev server.
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	id := requestID(r)
+	w.Header().Set("X-Request-Id", id)
+	if wantsPage(r) && writePage(w, err) {
+		return
+	}
+	writeError(w, err, id, h.app.settings.Log)
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

@@ -1,0 +1,354 @@
+package caddymodule
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	_ "github.com/caddyserver/caddy/v2/modules/standard" // the Caddy that these tests run
+
+	"github.com/aie-sandbox/caddy-sandbox/instance"
+	"github.com/aie-sandbox/caddy-sandbox/instance/instancetest"
+)
+
+const (
+	testDomain = "sandbox.localhost"
+	testToken  = "secret"
+)
+
+// server is the Caddy of this process with the plugin, and a container engine
+// in memory behind it. There is one at a time, so such tests are not parallel.
+type server struct {
+	engine    *instancetest.Engine
+	dir       string // of all files; the state directory is in it
+	adminPort int
+	sitePort  int
+	ports     instance.PortRange
+	client    *http.Client // reaches the sites by any host name
+}
+
+// config is what a test wants different from the standard configuration.
+type config struct {
+	state     string // name of the state directory
+	sandbox   string // more lines of the global option sandbox
+	templates string // in place of the standard one
+	proxy     string // lines of sandbox_proxy
+	sites     string // in place of the standard ones
+	options   string // more global options
+}
+
+// newServer prepares a server that runs nothing yet.
+func newServer(t *testing.T) *server {
+	t.Helper()
+	s := &server{
+		engine:    instancetest.NewEngine(t),
+		dir:       t.TempDir(),
+		adminPort: freePorts(t, 1),
+		sitePort:  freePorts(t, 1),
+	}
+	first := freePorts(t, 20)
+	s.ports = instance.PortRange{First: first, Last: first + 19}
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", s.site())
+	}}
+	s.client = &http.Client{Transport: transport}
+
+	docker := newRuntime
+	newRuntime = func(_, owner string) (instance.Runtime, error) { return s.engine.Runtime(owner), nil }
+	t.Cleanup(func() {
+		transport.CloseIdleConnections()
+		if err := caddy.Stop(); err != nil {
+			t.Error(err)
+		}
+		newRuntime = docker
+		if inForce.top() != nil {
+			t.Error("a configuration is still in force after Caddy stopped")
+		}
+		engines.Range(func(key, _ any) bool {
+			t.Errorf("the engine of %v is still in the pool after Caddy stopped", key)
+			return true
+		})
+	})
+	return s
+}
+
+// startServer runs the standard configuration, but for c.
+func startServer(t *testing.T, c config) *server {
+	t.Helper()
+	s := newServer(t)
+	if err := s.load(c); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// load runs a configuration, or reloads with it.
+func (s *server) load(c config) error {
+	adapted, err := adapt(s.caddyfile(c))
+	if err != nil {
+		return err
+	}
+	return caddy.Load(adapted, true)
+}
+
+func adapt(text string) ([]byte, error) {
+	adapted, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		return nil, err
+	}
+	for _, warning := range warnings {
+		if !strings.Contains(warning.Message, "not formatted") {
+			return nil, fmt.Errorf("adapting: %s", warning)
+		}
+	}
+	return adapted, nil
+}
+
+func (s *server) caddyfile(c config) string {
+	templates := cmp.Or(c.templates, "template web {\n image "+instancetest.Image+"\n ready 5s\n }")
+	sites := cmp.Or(c.sites, `
+		http://api.localhost:{site} {
+			sandbox_api {
+				token `+testToken+`
+			}
+			respond "from the site"
+		}
+		http://:{site} {
+			sandbox_proxy {
+				{proxy}
+			}
+		}
+	`)
+	text := strings.ReplaceAll(`{
+		admin localhost:{admin}
+		persist_config off
+		auto_https off
+		grace_period 1s
+		storage file_system {dir}/storage
+		log {
+			output file {dir}/log
+			level debug
+		}
+		{options}
+		sandbox {
+			domain {domain}
+			state_dir {dir}/{state}
+			ports {ports}
+			{sandbox}
+			{templates}
+		}
+	}
+	{sites}`, "{sites}", sites)
+	return strings.NewReplacer(
+		"{admin}", fmt.Sprint(s.adminPort), "{site}", fmt.Sprint(s.sitePort), "{dir}", s.dir,
+		"{domain}", testDomain, "{ports}", s.ports.String(), "{state}", cmp.Or(c.state, "state"),
+		"{options}", c.options, "{sandbox}", c.sandbox, "{templates}", templates, "{proxy}", c.proxy,
+	).Replace(text)
+}
+
+func (s *server) admin() string { return fmt.Sprintf("http://localhost:%d", s.adminPort) }
+func (s *server) site() string  { return fmt.Sprintf("127.0.0.1:%d", s.sitePort) }
+func (s *server) state() string { return filepath.Join(s.dir, "state") }
+
+// log is what Caddy has logged so far.
+func (s *server) log(t *testing.T) string {
+	t.Helper()
+	log, err := os.ReadFile(filepath.Join(s.dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(log)
+}
+
+// engineCalls counts the calls that touch containers.
+func (s *server) engineCalls() int {
+	total := 0
+	for _, method := range []string{"Create", "Start", "Stop", "Remove", "Inspect", "List", "Logs", "Watch"} {
+		total += s.engine.Calls(method)
+	}
+	return total
+}
+
+// answer is an answer of the API.
+type answer struct {
+	Status    int                        `json:"-"`
+	Header    http.Header                `json:"-"`
+	Code      int                        `json:"code"`
+	Message   string                     `json:"message"`
+	Data      map[string]json.RawMessage `json:"data"`
+	RequestID string                     `json:"request_id"`
+	raw       string
+}
+
+// detail is one field of the data, as JSON.
+func (a answer) detail(key string) string { return string(a.Data[key]) }
+
+// text is one field of the data that is a string.
+func (a answer) text(key string) string {
+	var s string
+	_ = json.Unmarshal(a.Data[key], &s)
+	return s
+}
+
+func (a answer) expect(t *testing.T, status, code int) answer {
+	t.Helper()
+	if a.Status != status || a.Code != code {
+		t.Fatalf("got %d with code %d, want %d with code %d: %s", a.Status, a.Code, status, code, a.raw)
+	}
+	return a
+}
+
+// call asks the API on the admin endpoint.
+func (s *server) call(t *testing.T, method, path, body string) answer {
+	t.Helper()
+	return s.callAt(t, s.admin()+path, method, body, nil)
+}
+
+// callSite asks the API on its site.
+func (s *server) callSite(t *testing.T, method, path, body string) answer {
+	t.Helper()
+	return s.callAt(t, fmt.Sprintf("http://api.localhost:%d%s", s.sitePort, path), method, body,
+		http.Header{"Authorization": {"Bearer " + testToken}})
+}
+
+func (s *server) callAt(t *testing.T, url, method, body string, header http.Header) answer {
+	t.Helper()
+	client := s.client
+	if !strings.Contains(url, s.site()[len("127.0.0.1"):]) {
+		client = http.DefaultClient
+	}
+	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if header != nil {
+		req.Header = header
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return readAnswer(t, res)
+}
+
+func readAnswer(t *testing.T, res *http.Response) answer {
+	t.Helper()
+	defer res.Body.Close()
+	raw, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := answer{Status: res.StatusCode, Header: res.Header, raw: string(raw)}
+	if kind := res.Header.Get("Content-Type"); kind != "application/json" {
+		t.Fatalf("got %d with Content-Type %q, want JSON: %s", res.StatusCode, kind, raw)
+	}
+	if len(bytes.TrimSpace(raw)) > 0 {
+		if err := json.Unmarshal(raw, &a); err != nil {
+			t.Fatalf("decoding %s: %v", raw, err)
+		}
+	}
+	return a
+}
+
+// create makes an instance that runs.
+func (s *server) create(t *testing.T, prefix string) instance.Instance {
+	t.Helper()
+	s.call(t, http.MethodPost, "/api/instances", fmt.Sprintf(`{"prefix":%q}`, prefix)).expect(t, http.StatusCreated, 0)
+	got, err := inForce.top().manager().Get(prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// get asks a site for a page.
+func (s *server) get(t *testing.T, host, path string, header http.Header) *http.Response {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+host+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if header != nil {
+		req.Header = header
+	}
+	res, err := s.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { res.Body.Close() })
+	return res
+}
+
+// read is the whole body of a response.
+func read(t *testing.T, res *http.Response) string {
+	t.Helper()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	return string(body)
+}
+
+func hostOf(prefix string) string { return prefix + "." + testDomain }
+
+// eventually waits until check finds nothing to complain of.
+func eventually(t *testing.T, check func() error) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+var givenPorts = map[int]bool{}
+
+// freePorts returns the first of n ports in a row that are free, below those
+// that the kernel picks for outgoing connections. Checking matters: Caddy
+// shares a port with whoever has it already.
+func freePorts(t *testing.T, n int) int {
+	t.Helper()
+	const lowest, highest = 20000, 32000
+	for range 1000 {
+		first := lowest + rand.IntN(highest-lowest-n)
+		if allFree(first, n) {
+			for port := first; port < first+n; port++ {
+				givenPorts[port] = true
+			}
+			return first
+		}
+	}
+	t.Fatalf("found no %d free ports", n)
+	return 0
+}
+
+func allFree(first, n int) bool {
+	for port := first; port < first+n; port++ {
+		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+		if err != nil || givenPorts[port] {
+			return false
+		}
+		l.Close()
+	}
+	return true
+}

@@ -1,0 +1,63 @@
+package caddymodule
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
+)
+
+func init() {
+	caddy.RegisterModule(new(TLSPermission))
+}
+
+// TLSPermission allows certificates for the hosts of instances only: from the
+// moment that an instance is to be until it is being deleted, whether it runs
+// or not. It is asked during TLS handshakes, of names that strangers make up,
+// and looks in memory only.
+type TLSPermission struct {
+	app *App
+}
+
+// CaddyModule returns the Caddy module information.
+func (*TLSPermission) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "tls.permission.sandbox",
+		New: func() caddy.Module { return new(TLSPermission) },
+	}
+}
+
+// Provision finds the sandbox app.
+func (p *TLSPermission) Provision(ctx caddy.Context) error {
+	var err error
+	if p.app, err = appOf(ctx); err != nil {
+		return fmt.Errorf("permission sandbox: %w", err)
+	}
+	return nil
+}
+
+// CertificateAllowed implements caddytls.OnDemandPermission.
+func (p *TLSPermission) CertificateAllowed(_ context.Context, name string) error {
+	prefix, ok := prefixOf(name, p.app.settings.Domain)
+	if !ok || !p.app.manager().Known(prefix) {
+		return fmt.Errorf("%s is no host of an instance: %w", shorten(name), caddytls.ErrPermissionDenied)
+	}
+	return nil
+}
+
+// UnmarshalCaddyfile sets p up from Caddyfile tokens. Syntax:
+//
+//	permission sandbox
+func (p *TLSPermission) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the name of the permission
+	return endOfWord(d)
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*TLSPermission)(nil)
+	_ caddyfile.Unmarshaler       = (*TLSPermission)(nil)
+	_ caddytls.OnDemandPermission = (*TLSPermission)(nil)
+)
