@@ -1,0 +1,167 @@
+package test
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/inspector"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/page"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+)
+
+// browser is one tab of a headless Chromium that trusts one Caddy's authority.
+// It finds *.localhost on this machine by itself, as browsers do.
+type browser struct {
+	ctx context.Context // chromedp's, of the tab
+
+	mu         sync.Mutex
+	sockets    map[network.RequestID]string // open WebSockets and their URLs
+	opened     int                          // WebSockets, since the start
+	loads      int                          // page loads
+	complaints []string                     // what the console and uncaught errors said
+}
+
+func openBrowser(t testing.TB, c *caddyServer) *browser {
+	t.Helper()
+	flags := append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.UserDataDir(t.TempDir()),
+		chromedp.Flag("no-proxy-server", true),
+		chromedp.Flag("ignore-certificate-errors-spki-list", c.authorityPin(t)),
+	)
+	if os.Getuid() == 0 {
+		flags = append(flags, chromedp.NoSandbox) // Chromium's own; with it, it refuses to run as root
+	}
+	ctx, cancelAllocator := chromedp.NewExecAllocator(context.Background(), flags...)
+	t.Cleanup(cancelAllocator)
+	ctx, cancelTab := chromedp.NewContext(ctx)
+	t.Cleanup(func() {
+		// Cancel waits for the end of the process, which still writes to its folder.
+		if err := chromedp.Cancel(ctx); err != nil {
+			t.Errorf("closing the browser: %v", err)
+		}
+		cancelTab()
+	})
+	b := &browser{ctx: ctx, sockets: map[network.RequestID]string{}}
+	if err := chromedp.Listen(ctx, b.observe); err != nil {
+		t.Fatalf("starting the browser (make test installs one where it can): %v", err)
+	}
+	if _, err := chromedp.Call(ctx, network.Enable, network.EnableParams{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("what the browser complained about:\n%s", strings.Join(b.complaints, "\n"))
+		}
+	})
+	return b
+}
+
+// authorityPin is the hash of the key that signs this Caddy's certificates:
+// Chromium accepts these chains and still refuses all others.
+func (c *caddyServer) authorityPin(t testing.TB) string {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(filepath.Dir(c.rootCert()), "intermediate.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(content)
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+func (b *browser) observe(event any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch e := event.(type) {
+	case *network.EventWebSocketCreated:
+		b.opened++
+		b.sockets[e.RequestID] = e.URL
+	case *network.EventWebSocketClosed:
+		delete(b.sockets, e.RequestID)
+	case *page.EventLoadEventFired:
+		b.loads++
+	case *inspector.EventTargetCrashed:
+		b.complaints = append(b.complaints, "the tab crashed")
+	case *network.EventLoadingFailed:
+		b.complaints = append(b.complaints, "loading failed: "+e.ErrorText)
+	case *runtime.EventExceptionThrown:
+		b.complaints = append(b.complaints, e.ExceptionDetails.Text)
+	case *runtime.EventConsoleAPICalled:
+		for _, arg := range e.Args {
+			b.complaints = append(b.complaints, fmt.Sprintf("%s: %s%s", e.Type, arg.Value, arg.Description))
+		}
+	}
+}
+
+// do runs steps in the tab; all must be done within a minute.
+func (b *browser) do(t testing.TB, steps ...chromedp.Action[chromedp.Void]) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
+	defer cancel()
+	if err := chromedp.Do(ctx, steps...); err != nil {
+		t.Fatalf("browser: %v", err)
+	}
+}
+
+// open loads url and waits until the element is on the page.
+func (b *browser) open(t testing.TB, url, selector string) {
+	t.Helper()
+	b.do(t, chromedp.Navigate(url), chromedp.WaitVisible(chromedp.CSS(selector)))
+}
+
+func (b *browser) click(t testing.TB, selector string) {
+	t.Helper()
+	b.do(t, chromedp.Click(chromedp.CSS(selector)))
+}
+
+func (b *browser) text(t testing.TB, selector string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
+	defer cancel()
+	text, err := chromedp.Run(ctx, chromedp.Text(chromedp.CSS(selector)))
+	if err != nil {
+		t.Fatalf("browser: reading %s: %v", selector, err)
+	}
+	return strings.TrimSpace(text)
+}
+
+// awaitText waits until the element shows want.
+func (b *browser) awaitText(t testing.TB, limit time.Duration, selector, want string) {
+	t.Helper()
+	eventually(t, limit, func() error {
+		if got := b.text(t, selector); got != want {
+			return fmt.Errorf("%s shows %q, want %q", selector, got, want)
+		}
+		return nil
+	})
+}
+
+// webSockets returns how many WebSockets are open, and how many were opened
+// since the start. As long as neither changes, no socket was replaced.
+func (b *browser) webSockets() (open, opened int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.sockets), b.opened
+}
+
+func (b *browser) pageLoads() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.loads
+}

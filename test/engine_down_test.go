@@ -1,0 +1,105 @@
+package test
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+)
+
+func TestWithoutDockerCaddyServesAndSaysSo(t *testing.T) {
+	t.Parallel()
+	socket := socketPath(t)
+	shim := startShim(t, socket)
+	c := startCaddy(t, options{Docker: "unix://" + socket})
+	made := c.api.create(t, createRequest{Prefix: "dockerdown"})
+
+	// From here on there is no Docker, at a start of Caddy as well.
+	if err := c.stop(); err != nil {
+		t.Fatal(err)
+	}
+	shim.socket.Close()
+	shim.cut()
+	c.mustStart(t)
+
+	sameInstance(t, c.api.get(t, "dockerdown"), made)
+	c.visitor.mustGet(t, made.URL)
+	for _, path := range []string{"", "/dockerdown/stop", "/dockerdown/restart"} {
+		a := c.api.call(t, http.MethodPost, "/api/instances"+path, nil).expect(t, http.StatusServiceUnavailable, 1102)
+		if a.Header.Get("Retry-After") == "" {
+			t.Errorf("POST %s: no Retry-After", path)
+		}
+	}
+	c.api.call(t, http.MethodDelete, "/api/instances/dockerdown", nil).expect(t, http.StatusServiceUnavailable, 1102)
+	if total := c.api.list(t, "").Total; total != 1 {
+		t.Errorf("%d instances, want the one that there was", total)
+	}
+	c.visitor.mustGet(t, made.URL)
+
+	// It comes back, and nobody restarts Caddy.
+	startShim(t, socket)
+	eventually(t, 40*time.Second, func() error {
+		a, err := c.api.try(http.MethodPost, "/api/instances", createRequest{Prefix: "dockerback"})
+		if err == nil && a.Status != http.StatusCreated {
+			err = fmt.Errorf("create: %s", a.raw)
+		}
+		return err
+	})
+	c.visitor.mustGet(t, c.urlOf("dockerback"))
+	sameInstance(t, c.api.act(t, "dockerdown", "restart"), made)
+}
+
+func TestASilentDockerHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	socket := socketPath(t)
+	shim := startShim(t, socket)
+	c := startCaddy(t, options{Docker: "unix://" + socket})
+	made := c.api.create(t, createRequest{Prefix: "dockersilent"})
+	c.visitor.mustGet(t, made.URL)
+
+	shim.fallSilent()
+	failed := make(chan answer, 1)
+	go func() {
+		a, _ := c.api.try(http.MethodPost, "/api/instances", createRequest{Prefix: "neverborn"})
+		failed <- a
+	}()
+	// While the create hangs, everything that needs no Docker is quick.
+	c.api.awaitPresent(t, "neverborn")
+	for range 20 {
+		for what, ask := range map[string]func(){
+			"GET of the instance": func() { c.admin.get(t, "dockersilent") },
+			"GET of the list":     func() { c.api.list(t, "") },
+			"a proxied request":   func() { c.visitor.mustGet(t, made.URL) },
+		} {
+			if _, took := timed(func() any { ask(); return nil }); took > 100*time.Millisecond {
+				t.Errorf("%s took %s", what, took)
+			}
+		}
+	}
+	select {
+	case a := <-failed:
+		if !(a.Status == http.StatusServiceUnavailable && a.Code == 1102) && !(a.Status == http.StatusGatewayTimeout && a.Code == 1103) {
+			t.Errorf("the create that hung: %d %s", a.Status, a.raw)
+		}
+	case <-time.After(60 * time.Second):
+		t.Fatal("the create still hangs after a minute")
+	}
+	// By now it is known that Docker does not answer, so nobody waits for it.
+	a, took := timed(func() answer { return c.api.call(t, http.MethodPost, "/api/instances", nil) })
+	a.expect(t, http.StatusServiceUnavailable, 1102)
+	if took > time.Second {
+		t.Errorf("the next create took %s to say that Docker is down", took)
+	}
+
+	shim.speak()
+	eventually(t, 40*time.Second, func() error {
+		a, err := c.api.try(http.MethodPost, "/api/instances", createRequest{Prefix: "neverborn"})
+		if err == nil && a.Status != http.StatusCreated {
+			err = fmt.Errorf("create: %s", a.raw)
+		}
+		return err
+	})
+	if n := len(c.containers(t)); n != 2 {
+		t.Errorf("%d containers, want 2", n)
+	}
+}

@@ -1,0 +1,29 @@
+// Package devserver behaves like a dev server, well or badly as its
+// environment says. Program testserver runs it as a process, package
+// instancetest as a goroutine.
+//
+// TEST_MODE chooses the behaviour:
+//
+//	hello     serves HTTP (the default)
+//	silent    listens and accepts, and never answers
+//	exit      writes [ExitLines] to stderr and ends with TEST_EXIT_CODE, 3 unless given
+//	slow      listens only after TEST_DELAY (like 3s; the default), then as hello
+//	stubborn  as hello, but does not end on SIGTERM
+//	oom       takes memory until it is killed
+//
+// What it serves:
+//
+//	GET  /              200 on every path that is not below, with $SANDBOX_PREFIX in the text
+//	GET  /env           the environment, a JSON object
+//	GET  /pid           the process id
+//	GET  /process       a [Process] as JSON
+//	GET  /headers       the request as it arrived: {"host":…,"uri":…,"headers":{…}}
+//	POST /echo          the body, streamed back while it comes
+//	GET  /sse           an event every 100 ms, numbered from 1
+//	GET  /ws            a WebSocket that echoes; it accepts the first subprotocol offered
+//	GET  /status/{code} an answer of that status, 200 to 599
+//	GET  /slow?ms=N     an answer after N milliseconds
+//	GET  /exit?code=N   ends the process with that code, after the answer
+//
+// The package knows nothing of containers. Start reading at server.go.
+package devserver

@@ -1,0 +1,117 @@
+package devserver
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /", s.hello)
+	mux.HandleFunc("GET /env", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, s.Env) })
+	mux.HandleFunc("GET /pid", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, s.Process.PID) })
+	mux.HandleFunc("GET /process", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, s.Process) })
+	mux.HandleFunc("GET /headers", headers)
+	mux.HandleFunc("POST /echo", echo)
+	mux.HandleFunc("GET /sse", events)
+	mux.HandleFunc("GET /ws", webSocket)
+	mux.HandleFunc("GET /status/{code}", status)
+	mux.HandleFunc("GET /slow", slow)
+	mux.HandleFunc("GET /exit", s.exitOnRequest)
+	return mux
+}
+
+func (s *Server) hello(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = fmt.Fprintf(w, "hello from %s\n", s.Env["SANDBOX_PREFIX"])
+}
+
+func headers(w http.ResponseWriter, r *http.Request) {
+	writeJSON(w, map[string]any{"host": r.Host, "uri": r.RequestURI, "headers": r.Header})
+}
+
+func echo(w http.ResponseWriter, r *http.Request) {
+	stream := http.NewResponseController(w)
+	// Without full duplex the server reads the whole body before the first
+	// byte of an answer. HTTP/2 has it anyway and reports an error.
+	_ = stream.EnableFullDuplex()
+	w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
+	buffer := make([]byte, 32<<10)
+	for {
+		n, err := r.Body.Read(buffer)
+		if n > 0 {
+			if _, err := w.Write(buffer[:n]); err != nil {
+				return
+			}
+			_ = stream.Flush()
+		}
+		if err == io.EOF {
+			return
+		}
+		if err != nil {
+			panic(http.ErrAbortHandler) // a cut body must not look like a whole one
+		}
+	}
+}
+
+func events(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	stream := http.NewResponseController(w)
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for n := 1; ; n++ {
+		if _, err := fmt.Fprintf(w, "id: %d\ndata: event %d\n\n", n, n); err != nil {
+			return
+		}
+		_ = stream.Flush()
+		select {
+		case <-tick.C:
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+func status(w http.ResponseWriter, r *http.Request) {
+	code, err := strconv.Atoi(r.PathValue("code"))
+	if err != nil || code < 200 || code > 599 {
+		http.Error(w, "the status must be a number from 200 to 599", http.StatusBadRequest)
+		return
+	}
+	w.WriteHeader(code)
+}
+
+func slow(w http.ResponseWriter, r *http.Request) {
+	ms, err := strconv.Atoi(r.FormValue("ms"))
+	if err != nil || ms < 0 {
+		http.Error(w, "ms must be a number of milliseconds", http.StatusBadRequest)
+		return
+	}
+	select {
+	case <-time.After(time.Duration(ms) * time.Millisecond):
+		_, _ = fmt.Fprintf(w, "answered after %d ms\n", ms)
+	case <-r.Context().Done():
+	}
+}
+
+func (s *Server) exitOnRequest(w http.ResponseWriter, r *http.Request) {
+	code, err := strconv.Atoi(r.FormValue("code"))
+	if err != nil || code < 0 || code > 255 {
+		http.Error(w, "code must be a number from 0 to 255", http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Length", "4")
+	_, _ = io.WriteString(w, "bye\n")
+	_ = http.NewResponseController(w).Flush()
+	s.endWith(code)
+}
+
+func writeJSON(w http.ResponseWriter, value any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(value)
+}

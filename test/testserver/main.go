@@ -1,0 +1,36 @@
+package main
+
+import (
+	"context"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/aie-sandbox/caddy-sandbox/test/testserver/devserver"
+)
+
+func main() {
+	term, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	env := environment(os.Environ())
+	dir, _ := os.Getwd()
+	server := devserver.Server{
+		Env:     env,
+		Process: devserver.Process{PID: os.Getpid(), UID: os.Getuid(), Dir: dir, Args: os.Args[1:]},
+		Listen:  func() (net.Listener, error) { return net.Listen("tcp", "0.0.0.0:"+devserver.Port(env)) },
+		Stdout:  os.Stdout,
+		Stderr:  os.Stderr,
+	}
+	os.Exit(server.Run(context.Background(), term.Done()))
+}
+
+func environment(assignments []string) map[string]string {
+	env := make(map[string]string, len(assignments))
+	for _, assignment := range assignments {
+		name, value, _ := strings.Cut(assignment, "=")
+		env[name] = value
+	}
+	return env
+}

@@ -1,0 +1,84 @@
+package test
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/websocket"
+)
+
+// webSocket is an open WebSocket to an instance.
+type webSocket struct{ *websocket.Conn }
+
+func (v *visitor) dialWebSocket(t testing.TB, rawURL string) webSocket {
+	t.Helper()
+	config, err := websocket.NewConfig(strings.Replace(rawURL, "https:", "wss:", 1), rawURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := v.handshake(t.Context(), hostOf(t, rawURL), "http/1.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	socket, err := websocket.NewClient(config, conn)
+	if err != nil {
+		t.Fatalf("opening a WebSocket to %s: %v", rawURL, err)
+	}
+	return webSocket{socket}
+}
+
+func hostOf(t testing.TB, rawURL string) string {
+	t.Helper()
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.Hostname()
+}
+
+// echoes checks that text comes back over the socket.
+func (s webSocket) echoes(t testing.TB, text string) {
+	t.Helper()
+	if err := s.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if err := websocket.Message.Send(s.Conn, text); err != nil {
+		t.Fatalf("writing to the WebSocket: %v", err)
+	}
+	var got string
+	if err := websocket.Message.Receive(s.Conn, &got); err != nil {
+		t.Fatalf("reading from the WebSocket: %v", err)
+	}
+	if got != text {
+		t.Fatalf("the WebSocket sent %q back as %q", text, got)
+	}
+}
+
+// awaitClose reads until the other side closes, and returns the close code; 0
+// if the connection just ended.
+func (s webSocket) awaitClose(t testing.TB, limit time.Duration) (code int) {
+	t.Helper()
+	if err := s.SetReadDeadline(time.Now().Add(limit)); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		frame, err := s.NewFrameReader()
+		if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
+			t.Fatalf("the WebSocket is still open after %s", limit)
+		}
+		if err != nil {
+			return 0
+		}
+		payload, err := io.ReadAll(frame)
+		if frame.PayloadType() == websocket.CloseFrame && err == nil && len(payload) >= 2 {
+			return int(binary.BigEndian.Uint16(payload))
+		}
+	}
+}
