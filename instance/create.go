@@ -48,7 +48,9 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (Instance, erro
 	if err != nil {
 		return Instance{}, err
 	}
-	rec.IdempotencyKey, rec.RequestHash = req.IdempotencyKey, hash
+	if req.IdempotencyKey != "" {
+		rec.IdempotencyKey, rec.RequestHash = req.IdempotencyKey, hash
+	}
 
 	op := newOperation(ctx, "create", req.Wait)
 	if op.quit, err = m.gate.join(); err != nil {
