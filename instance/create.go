@@ -224,7 +224,7 @@ func (m *Manager) startNew(ctx context.Context, rec *Record) error {
 // recordStart notes what the engine says of the started container. Where the
 // caller waits for no more, this is the acknowledgement and has to be durable.
 func (m *Manager) recordStart(ctx context.Context, e *entry, op *operation, rec *Record) error {
-	c, err := m.runtime.Inspect(ctx, rec.ContainerID)
+	c, err := m.runtime.Inspect(ctx, ContainerName(rec.Prefix))
 	if err != nil {
 		return lostContainer(err)
 	}

@@ -104,18 +104,18 @@ func (m *Manager) bringUp(ctx context.Context, e *entry, op *operation, before R
 	return err
 }
 
-// startAgain starts rec's container, or a new one where it was removed.
+// startAgain starts the container of rec, or a new one where it was removed.
+// It goes by the name: Compose may have made another one since.
 func (m *Manager) startAgain(ctx context.Context, rec *Record, stopFirst bool) (err error) {
-	if rec.ContainerID != "" {
-		if stopFirst {
-			err = m.runtime.Stop(ctx, rec.ContainerID)
-		}
-		if err == nil {
-			err = m.runtime.Start(ctx, rec.ContainerID)
-		}
-		if KindOf(err) != NotFound {
-			return err
-		}
+	name := ContainerName(rec.Prefix)
+	if stopFirst {
+		err = m.runtime.Stop(ctx, name)
+	}
+	if err == nil {
+		err = m.runtime.Start(ctx, name)
+	}
+	if KindOf(err) != NotFound {
+		return err
 	}
 	rec.Generation++
 	return m.startNew(ctx, rec)
@@ -169,14 +169,12 @@ func (m *Manager) stop(ctx context.Context, e *entry, op *operation) error {
 		return err
 	}
 	close(op.intent)
-	if rec.ContainerID != "" {
-		err := m.gate.do(ctx, func() error { return m.runtime.Stop(ctx, rec.ContainerID) })
-		switch {
-		case KindOf(err) == NotFound:
-			rec.ContainerID = ""
-		case err != nil:
-			return err // still stopping: reconcile finishes it
-		}
+	err := m.gate.do(ctx, func() error { return m.runtime.Stop(ctx, ContainerName(rec.Prefix)) })
+	switch {
+	case KindOf(err) == NotFound:
+		rec.ContainerID = ""
+	case err != nil:
+		return err // still stopping: reconcile finishes it
 	}
 	stopped := now()
 	rec.Status, rec.StoppedAt, rec.Address = Stopped, &stopped, ""

@@ -355,11 +355,10 @@ func (m *Manager) snapshot() snapshot {
 func (m *Manager) execute(ctx context.Context, actions []action) {
 	for _, a := range actions {
 		log := m.log().With(zap.String("prefix", a.prefix), zap.String("action", a.String()))
+		log.Info("reconciling")
 		if err := m.do(ctx, a); err != nil {
 			log.Warn("reconciling failed; the next relist tries again", zap.Error(err))
-			continue
 		}
-		log.Info("reconciled")
 	}
 }
 
@@ -376,29 +375,45 @@ func (m *Manager) do(ctx context.Context, a action) error {
 	return m.doOn(ctx, e, a)
 }
 
-// doOn begins what a says about e. What takes long goes on by itself.
+// doOn does what a says about e, or begins it where it takes long.
 func (m *Manager) doOn(ctx context.Context, e *entry, a action) error {
-	steps := map[verb]struct {
-		op string
-		do work
-	}{
-		undo:    {"undo create", func(ctx context.Context, _ *entry, _ *operation) error { m.undoCreate(ctx, *a.was); return nil }},
-		finish:  {"delete", m.delete},
-		halt:    {"stop", m.stop},
-		resume:  {"start", func(ctx context.Context, e *entry, op *operation) error { return m.bringUp(ctx, e, op, *a.was, false) }},
-		correct: {"correct", func(context.Context, *entry, *operation) error { return m.save(e, a.next) }},
-	}
-	step := steps[a.verb]
-	op := newOperation(ctx, step.op, WaitReady)
+	name, do := m.operationFor(a)
+	op := newOperation(ctx, name, WaitReady)
 	if holder, _ := e.claim(op); holder != op {
 		return nil // somebody else is at it, and knows better
 	}
-	if e.record() != a.was {
+	switch {
+	case e.record() != a.was:
 		m.free(e)
 		return nil
+	case do == nil:
+		err := m.save(e, a.next)
+		m.finish(e, op, err)
+		return err
 	}
-	m.run(e, op, func(ctx context.Context) error { return step.do(ctx, e, op) })
+	m.run(e, op, func(ctx context.Context) error { return do(ctx, e, op) })
 	return nil
+}
+
+// operationFor is the operation that a asks for, and the log's word for it. A
+// mere correction of the record needs none.
+func (m *Manager) operationFor(a action) (name string, do work) {
+	switch a.verb {
+	case undo:
+		return "undo create", func(ctx context.Context, _ *entry, _ *operation) error {
+			m.undoCreate(ctx, *a.was)
+			return nil
+		}
+	case finish:
+		return "delete", m.delete
+	case halt:
+		return "stop", m.stop
+	case resume:
+		return "start", func(ctx context.Context, e *entry, op *operation) error {
+			return m.bringUp(ctx, e, op, *a.was, false)
+		}
+	}
+	return "correct", nil
 }
 
 // adopt brings a lost record back.
