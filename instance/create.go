@@ -252,6 +252,7 @@ func lostContainer(err error) error {
 // follow takes over what c says of the container's incarnation.
 func (r *Record) follow(c Container) {
 	started := c.StartedAt.UTC().Truncate(time.Millisecond)
+	r.Adopted = r.Adopted && r.ContainerID == c.ID
 	r.ContainerID, r.StartedAt, r.Address = c.ID, &started, ""
 	if c.Address.IsValid() {
 		r.Address = c.Address.String()

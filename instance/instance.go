@@ -95,6 +95,9 @@ type Record struct {
 	Ready       bool   `json:"ready"`
 	Reason      string `json:"reason,omitempty"`
 	ContainerID string `json:"container_id,omitempty"`
+	// Adopted tells that somebody else made the container, which therefore has
+	// no labels of ours: see Adopting.
+	Adopted bool `json:"adopted,omitempty"`
 	// Address is the container's own address and port where the host reaches
 	// it, kept so that routes work after a restart before Docker answers.
 	Address      string     `json:"address,omitempty"`

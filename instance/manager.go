@@ -105,39 +105,54 @@ func (m *Manager) Use(s *Settings) {
 // Errors say what to do: the directory is not writable, is in use by another
 // process, or holds a file that this version must not touch. Docker need not
 // answer: instances that ran are served from their records.
-func (m *Manager) Open() error {
+func (m *Manager) Open() (err error) {
 	m.store = &store{
 		head:     func() Head { return Head{Owner: m.owner, Domain: m.settings.Load().Domain} },
 		nextPort: func() int { return m.ports.nextPort() },
 		inFlight: func() int { return int(m.inFlight.Load()) },
 		logError: func(msg string, err error) { m.log().Error(msg, zap.Error(err)) },
+		logEdit: func(path, aside string) {
+			m.log().Warn("a file was edited by hand while we run: it was written anew, and the edit kept; use the API instead",
+				zap.String("file", path), zap.String("kept", aside))
+		},
 	}
 	loaded, lost, err := openStore(m.dir, m.store)
 	if err != nil {
 		return err
 	}
-	m.owner = loaded.Owner
-	m.ports = newPorts(loaded.NextPort)
-	m.sync.rebuild = lost
-	for prefix, r := range loaded.Instances {
-		m.insert(prefix, &entry{rec: r, endpoint: endpointOf(r)})
-		m.ports.mark(r.Port)
-	}
-	if m.runtime, err = m.openRuntime(m.owner); err != nil {
-		m.store.lock.Close()
+	defer func() {
+		if err != nil {
+			m.store.lock.Close()
+		}
+	}()
+	if err := m.importRecords(&loaded); err != nil {
 		return err
 	}
+	m.owner, m.sync.rebuild = loaded.Owner, lost
+	m.fill(loaded)
+	if m.runtime, err = m.openRuntime(m.owner); err != nil {
+		return err
+	}
+	m.rememberAdopted()
 	projections := []Projection{routesProjection}
 	if p, ok := m.runtime.(Projecting); ok {
 		projections = append(projections, p.Projection())
 	}
 	if err := m.store.begin(loaded.Instances, projections); err != nil {
-		m.store.lock.Close()
 		return errors.Join(err, m.runtime.Close())
 	}
 	m.work.Go(m.watch)
 	m.work.Go(m.reconcileLoop)
 	return nil
+}
+
+// fill makes the table of what the state file holds.
+func (m *Manager) fill(loaded state) {
+	m.ports = newPorts(loaded.NextPort)
+	for prefix, r := range loaded.Instances {
+		m.insert(prefix, &entry{rec: r, endpoint: endpointOf(r)})
+		m.ports.mark(r.Port)
+	}
 }
 
 // Close ends the operations in progress and the background work, and unlocks

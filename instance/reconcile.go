@@ -151,7 +151,7 @@ func (r *Record) ended(status Status, reason string, c *Container) *action {
 	next.Status, next.Reason, next.Ready, next.Address = status, reason, false, ""
 	stopped := now()
 	if c == nil {
-		next.ContainerID = ""
+		next.ContainerID, next.Adopted = "", false
 	} else if !c.FinishedAt.IsZero() {
 		stopped = c.FinishedAt.UTC().Truncate(time.Millisecond)
 	}
@@ -188,6 +188,7 @@ func recordOf(c Container) *Record {
 // Until then no operation may begin: it could take what belongs to another.
 type syncState struct {
 	rebuild bool // see snapshot; the reconciler's alone
+	adopted bool // the containers of imported instances were looked for; the reconciler's alone
 
 	mu      sync.Mutex // guards the following
 	pending map[string]bool
@@ -260,6 +261,9 @@ func (m *Manager) watch() { m.runtime.Watch(m.ctx, m.notify) }
 // engine and on a timer, and at single instances as events name them.
 func (m *Manager) reconcileLoop() {
 	for m.ctx.Err() == nil {
+		if err := m.store.refresh(); err != nil { // heals what was edited, or could not be written
+			m.log().Error("writing the state", zap.Error(err))
+		}
 		pause := relistPause
 		if err := m.reconcileAll(m.ctx); err != nil {
 			pause = retryPause
@@ -294,8 +298,12 @@ func (m *Manager) followEvents(relist <-chan time.Time) {
 }
 
 func (m *Manager) reconcileAll(ctx context.Context) error {
+	err := m.adoptImported(ctx)
 	s := m.snapshot() // before the list: what changes in between is left for next time
-	containers, err := m.runtime.List(ctx)
+	var containers []Container
+	if err == nil {
+		containers, err = m.runtime.List(ctx)
+	}
 	m.sync.attempted(err)
 	if err != nil {
 		return err

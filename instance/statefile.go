@@ -19,6 +19,8 @@ type state struct {
 	Owner     string             `json:"owner"`
 	NextPort  int                `json:"nextPort"`
 	Instances map[string]*Record `json:"instances"`
+
+	old oldState // a first start only: what the system before this one left
 }
 
 // parseState reads a state file and refuses what it cannot vouch for: names in

@@ -28,6 +28,7 @@ type store struct {
 	nextPort func() int
 	inFlight func() int
 	logError func(msg string, err error)
+	logEdit  func(path, aside string)
 
 	changes chan change
 	done    chan struct{} // closed when the writer has ended
@@ -39,7 +40,9 @@ type store struct {
 type stateWriter struct {
 	Projection
 	blocks  map[string][]byte
-	written []byte // what is on disk, as far as we know
+	logEdit func(path, aside string)
+	written []byte      // what is on disk, as far as we know
+	onDisk  os.FileInfo // how it looked when we had written it; nil: unknown
 }
 
 // change is a record's new state; a nil record leaves the table. An empty
@@ -64,9 +67,6 @@ func openStore(dir string, s *store) (loaded state, lost bool, err error) {
 	}
 	s.lock = lock
 	loaded, lost, err = s.load(lockOwner)
-	if err == nil {
-		err = signLock(lock, loaded.Owner)
-	}
 	if err != nil {
 		lock.Close()
 		return state{}, false, err
@@ -98,7 +98,8 @@ func (s *store) load(lockOwner string) (loaded state, lost bool, err error) {
 	case errors.Is(err, fs.ErrNotExist):
 		// A first start, or a lost file where the lock remembers an owner.
 		if lockOwner == "" {
-			return state{Owner: uuid.NewString()}, false, nil
+			loaded, err = firstState(s.dir)
+			return loaded, false, err
 		}
 		s.logError("the state file is gone: its records come back from the containers", err)
 		return state{Owner: lockOwner}, true, nil
@@ -109,9 +110,9 @@ func (s *store) load(lockOwner string) (loaded state, lost bool, err error) {
 	switch {
 	case err == nil:
 		return loaded, false, nil
-	case loaded.Version != stateVersion && lockOwner == "":
-		return state{}, false, Errorf(StateFailed, "%s is of another program or version (%w): "+
-			"move it away, or start the version that wrote it", path, err)
+	case loaded.Version == 0 && lockOwner == "":
+		loaded, err = firstState(s.dir)
+		return loaded, false, err
 	case loaded.Version > stateVersion:
 		return state{}, false, Errorf(StateFailed, "%s was written by a newer version (%w): "+
 			"start that version, or move the file away", path, err)
@@ -119,12 +120,18 @@ func (s *store) load(lockOwner string) (loaded state, lost bool, err error) {
 	if lockOwner = cmp.Or(lockOwner, loaded.Owner); lockOwner == "" {
 		lockOwner = uuid.NewString()
 	}
-	aside := path + ".corrupt-" + time.Now().UTC().Format("20060102T150405.000000000")
+	aside := asideName(path, "corrupt")
 	if renameErr := os.Rename(path, aside); renameErr != nil {
 		return state{}, false, stateError(path, renameErr)
 	}
 	s.logError("the state file is corrupt and was kept as "+aside+": its records come back from the containers", err)
 	return state{Owner: lockOwner}, true, nil
+}
+
+// firstState is that of a directory without a state of ours.
+func firstState(dir string) (state, error) {
+	old, err := findOldState(dir)
+	return state{Owner: uuid.NewString(), NextPort: old.nextPort, old: old}, err
 }
 
 // begin takes over the loaded records, writes every file and starts the
@@ -139,7 +146,7 @@ func (s *store) begin(records map[string]*Record, projections []Projection) erro
 		},
 	}
 	for _, p := range append([]Projection{truth}, projections...) {
-		w := &stateWriter{Projection: p, blocks: map[string][]byte{}}
+		w := &stateWriter{Projection: p, blocks: map[string][]byte{}, logEdit: s.logEdit}
 		w.written, _ = os.ReadFile(filepath.Join(s.dir, p.Path)) // absent: written below
 		s.files = append(s.files, w)
 	}
@@ -149,6 +156,10 @@ func (s *store) begin(records map[string]*Record, projections []Projection) erro
 		}
 	}
 	if err := s.write(); err != nil {
+		return err
+	}
+	// Only now: a signed lock without a state file means that one was lost.
+	if err := signLock(s.lock, s.head().Owner); err != nil {
 		return err
 	}
 	s.changes = make(chan change, 1024)
@@ -315,7 +326,7 @@ func (s *store) write() error {
 	return nil
 }
 
-// write writes the file if its bytes changed.
+// write writes the file if its bytes changed, or if somebody else changed it.
 func (f *stateWriter) write(dir string, head Head, order []string) error {
 	blocks := make([][]byte, 0, len(order))
 	for _, prefix := range order {
@@ -324,13 +335,50 @@ func (f *stateWriter) write(dir string, head Head, order []string) error {
 		}
 	}
 	data := f.Join(head, blocks)
-	if bytes.Equal(data, f.written) {
+	path := filepath.Join(dir, f.Path)
+	edited := f.edited(path)
+	if !edited && bytes.Equal(data, f.written) {
 		return nil
 	}
-	if err := writeFile(filepath.Join(dir, f.Path), f.Mode, data); err != nil {
-		f.written = nil // unknown
+	if edited {
+		if err := f.keepEdit(path); err != nil {
+			return err
+		}
+	}
+	f.written, f.onDisk = nil, nil // unknown, until it went well
+	if err := writeFile(path, f.Mode, data); err != nil {
 		return err
 	}
 	f.written = data
+	f.onDisk, _ = os.Stat(path)
+	return nil
+}
+
+// edited reports whether the file is no longer as we left it. The truth is in
+// memory, and what somebody wrote into a file is not taken over.
+func (f *stateWriter) edited(path string) bool {
+	if f.onDisk == nil {
+		return false
+	}
+	now, err := os.Stat(path)
+	return err != nil || !os.SameFile(now, f.onDisk) ||
+		now.Size() != f.onDisk.Size() || !now.ModTime().Equal(f.onDisk.ModTime())
+}
+
+// keepEdit keeps a copy of an edited file; one that was only touched, or is
+// gone, needs none.
+func (f *stateWriter) keepEdit(path string) error {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && bytes.Equal(data, f.written) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	aside := asideName(path, "edited")
+	if err := writeFile(aside, 0o600, data); err != nil {
+		return err
+	}
+	f.logEdit(path, aside)
 	return nil
 }

@@ -21,6 +21,7 @@ func newStore(t *testing.T, dir string) (*store, state, bool) {
 		nextPort: func() int { return 5180 },
 		inFlight: func() int { return 0 },
 		logError: func(msg string, err error) { t.Log(msg, err) },
+		logEdit:  func(path, aside string) { t.Log("edited", path, aside) },
 	}
 	loaded, lost, err := openStore(dir, s)
 	if err != nil {
@@ -146,6 +147,55 @@ func TestNothingIsWrittenWhenNothingChanged(t *testing.T) {
 	}
 }
 
+func TestAnEditByHandIsKeptAsideAndUndone(t *testing.T) {
+	for _, name := range []string{stateFile, routesProjection.Path} {
+		for edit, do := range map[string]func(path string) error{
+			"in place": func(path string) error { return os.WriteFile(path, []byte("edited"), 0o600) },
+			"by rename": func(path string) error {
+				return errors.Join(os.WriteFile(path+"~", []byte("edited"), 0o600), os.Rename(path+"~", path))
+			},
+		} {
+			t.Run(name+" "+edit, func(t *testing.T) {
+				dir := t.TempDir()
+				s, _, _ := newStore(t, dir)
+				if err := s.put(testRecord("aaaaaaaa", 5200)); err != nil {
+					t.Fatal(err)
+				}
+				path := filepath.Join(dir, name)
+				before, _ := os.ReadFile(path)
+				if err := do(path); err != nil {
+					t.Fatal(err)
+				}
+				if err := s.refresh(); err != nil {
+					t.Fatal(err)
+				}
+				if after, _ := os.ReadFile(path); string(after) != string(before) {
+					t.Errorf("the file holds %q, want what it held before", after)
+				}
+				kept, _ := filepath.Glob(path + ".edited-*")
+				if len(kept) != 1 {
+					t.Fatalf("kept %v", kept)
+				}
+				if data, _ := os.ReadFile(kept[0]); string(data) != "edited" {
+					t.Errorf("kept %q", data)
+				}
+			})
+		}
+	}
+}
+
+func TestADeletedFileIsWrittenAnew(t *testing.T) {
+	dir := t.TempDir()
+	s, _, _ := newStore(t, dir)
+	path := filepath.Join(dir, stateFile)
+	if err := errors.Join(os.Remove(path), s.refresh()); err != nil {
+		t.Fatal(err)
+	}
+	if got := readState(t, dir); got.Version != stateVersion {
+		t.Errorf("the file holds %+v", got)
+	}
+}
+
 func TestAFailedPutLeavesTheOldRecord(t *testing.T) {
 	dir := t.TempDir()
 	s, _, _ := newStore(t, dir)
@@ -201,8 +251,9 @@ func TestALostStateFileIsNoFirstStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s2.lock.Close()
-	if !lost || second.Owner != first.Owner {
-		t.Errorf("lost %v, owner %q; want true and %q", lost, second.Owner, first.Owner)
+	const owner = "11111111-2222-3333-4444-555555555555" // newStore's
+	if !lost || second.Owner != owner {
+		t.Errorf("lost %v, owner %q; want true and %q", lost, second.Owner, owner)
 	}
 }
 
