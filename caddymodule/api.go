@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"context"
 	"maps"
 	"net/http"
 	"net/url"
@@ -16,6 +17,9 @@ import (
 // apiPath is where the API lives, on the admin endpoint as on a site.
 const apiPath = "/api/instances"
 
+// statusClientGone is what Caddy logs for requests whose client has left.
+const statusClientGone = 499
+
 // api answers one call.
 type api struct {
 	manager   *instance.Manager
@@ -30,12 +34,14 @@ type reply struct {
 	data     any
 }
 
-// action is what one method does on one route. prefix is the one in the path;
-// query has been checked to hold nothing but the action's parameters.
+// action is what one method does on one route.
 type action struct {
-	parameters []string
-	run        func(a *api, w http.ResponseWriter, r *http.Request, prefix string, query url.Values) (reply, error)
+	parameters []string // what the query may hold; run gets nothing else
+	run        runner
 }
+
+// runner runs a call; prefix is the one in the path.
+type runner func(a *api, w http.ResponseWriter, r *http.Request, prefix string, query url.Values) (reply, error)
 
 // routes are the actions by what follows apiPath; * stands for a prefix. HEAD
 // is GET without the body, which net/http sees to.
@@ -46,21 +52,23 @@ var routes = map[string]map[string]action{
 	},
 	"/*": {
 		http.MethodGet:    {nil, (*api).get},
-		http.MethodDelete: {nil, (*api).delete},
+		http.MethodDelete: {nil, ending((*instance.Manager).Delete)},
 	},
-	"/*/start":   {http.MethodPost: {[]string{"wait"}, (*api).start}},
-	"/*/stop":    {http.MethodPost: {nil, (*api).stop}},
-	"/*/restart": {http.MethodPost: {[]string{"wait"}, (*api).restart}},
+	"/*/start":   {http.MethodPost: {[]string{"wait"}, starting((*instance.Manager).Start)}},
+	"/*/stop":    {http.MethodPost: {nil, ending((*instance.Manager).Stop)}},
+	"/*/restart": {http.MethodPost: {[]string{"wait"}, starting((*instance.Manager).Restart)}},
 }
 
 // serve answers r.
 func (a *api) serve(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Request-Id", a.requestID)
 	answer, err := a.dispatch(w, r.WithContext(instance.WithRequestID(r.Context(), a.requestID)))
+	if err != nil && r.Context().Err() != nil {
+		w.WriteHeader(statusClientGone) // for the access log: nobody reads it
+		return
+	}
 	if err != nil {
-		if r.Context().Err() == nil { // else nobody is there to read it
-			writeError(w, err, a.requestID, a.log)
-		}
+		writeError(w, err, a.requestID, a.log)
 		return
 	}
 	if answer.location != "" {
@@ -210,44 +218,30 @@ func (a *api) get(_ http.ResponseWriter, _ *http.Request, prefix string, _ url.V
 	return reply{data: got}, err
 }
 
-func (a *api) delete(w http.ResponseWriter, r *http.Request, prefix string, _ url.Values) (reply, error) {
-	if err := decodeBody(w, r, &noBody{}); err != nil {
-		return reply{}, err
+// starting is a call that brings an instance up.
+func starting(operate func(*instance.Manager, context.Context, string, instance.Wait) (instance.Instance, error)) runner {
+	return func(a *api, w http.ResponseWriter, r *http.Request, prefix string, query url.Values) (reply, error) {
+		wait, err := parseWait(query)
+		if err != nil {
+			return reply{}, err
+		}
+		if err := decodeBody(w, r, &noBody{}); err != nil {
+			return reply{}, err
+		}
+		started, err := operate(a.manager, r.Context(), prefix, wait)
+		return reply{data: started}, err
 	}
-	last, err := a.manager.Delete(r.Context(), prefix)
-	return reply{data: last}, err
 }
 
-func (a *api) stop(w http.ResponseWriter, r *http.Request, prefix string, _ url.Values) (reply, error) {
-	if err := decodeBody(w, r, &noBody{}); err != nil {
-		return reply{}, err
+// ending is a call that brings an instance down.
+func ending(operate func(*instance.Manager, context.Context, string) (instance.Instance, error)) runner {
+	return func(a *api, w http.ResponseWriter, r *http.Request, prefix string, _ url.Values) (reply, error) {
+		if err := decodeBody(w, r, &noBody{}); err != nil {
+			return reply{}, err
+		}
+		ended, err := operate(a.manager, r.Context(), prefix)
+		return reply{data: ended}, err
 	}
-	stopped, err := a.manager.Stop(r.Context(), prefix)
-	return reply{data: stopped}, err
-}
-
-func (a *api) start(w http.ResponseWriter, r *http.Request, prefix string, query url.Values) (reply, error) {
-	wait, err := parseWait(query)
-	if err != nil {
-		return reply{}, err
-	}
-	if err := decodeBody(w, r, &noBody{}); err != nil {
-		return reply{}, err
-	}
-	started, err := a.manager.Start(r.Context(), prefix, wait)
-	return reply{data: started}, err
-}
-
-func (a *api) restart(w http.ResponseWriter, r *http.Request, prefix string, query url.Values) (reply, error) {
-	wait, err := parseWait(query)
-	if err != nil {
-		return reply{}, err
-	}
-	if err := decodeBody(w, r, &noBody{}); err != nil {
-		return reply{}, err
-	}
-	started, err := a.manager.Restart(r.Context(), prefix, wait)
-	return reply{data: started}, err
 }
 
 func parseWait(query url.Values) (instance.Wait, error) {

@@ -318,7 +318,7 @@ func TestBusyInstance(t *testing.T) {
 func TestNoFreePort(t *testing.T) {
 	s := newServer(t)
 	s.ports.Last = s.ports.First
-	if err := s.load(config{}); err != nil {
+	if err := s.load(t, config{}); err != nil {
 		t.Fatal(err)
 	}
 	s.create(t, "onlyone1")

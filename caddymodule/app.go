@@ -102,6 +102,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("sandbox: state_dir: %w", err)
 	}
+	if err := ctx.GetMetricsRegistry().Register(instanceMetrics{}); err != nil {
+		return fmt.Errorf("sandbox: registering metrics: %w", err)
+	}
 	a.engine, err = acquireEngine(dir, a.dockerHost)
 	return err
 }

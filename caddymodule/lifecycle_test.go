@@ -89,7 +89,7 @@ func TestReloadKeepsManagerAndTakesNewSettings(t *testing.T) {
 	s.create(t, "keepsake")
 	manager := inForce.top().manager()
 	for _, length := range []string{"21", "22"} {
-		if err := s.load(config{sandbox: "prefix_length " + length}); err != nil {
+		if err := s.load(t, config{sandbox: "prefix_length " + length}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -126,7 +126,7 @@ func TestReloadThatFailsToBeProvisionedChangesNothing(t *testing.T) {
 			t.Fatal("the reload was to fail")
 		}
 	}
-	if err := s.load(config{sandbox: "prefix_length 3"}); err == nil || !strings.Contains(err.Error(), "prefix_length") {
+	if err := s.load(t, config{sandbox: "prefix_length 3"}); err == nil || !strings.Contains(err.Error(), "prefix_length") {
 		t.Fatalf("the reload with a bad prefix_length gave %v", err)
 	}
 	if n := s.references(t); n != 1 {
@@ -163,7 +163,7 @@ func TestValidateTouchesNothing(t *testing.T) {
 		t.Error("validating left an engine in the pool")
 	}
 
-	if err := s.load(config{sandbox: "prefix_length 20"}); err != nil {
+	if err := s.load(t, config{sandbox: "prefix_length 20"}); err != nil {
 		t.Fatal(err)
 	}
 	s.create(t, "keepsake")
@@ -176,14 +176,14 @@ func TestValidateTouchesNothing(t *testing.T) {
 
 func TestStateDirectoryCannotChangeUnderInstances(t *testing.T) {
 	s := startServer(t, config{sandbox: "prefix_length 20"})
-	if err := s.load(config{sandbox: "prefix_length 20", state: "second"}); err != nil {
+	if err := s.load(t, config{sandbox: "prefix_length 20", state: "second"}); err != nil {
 		t.Fatalf("without instances it may change: %v", err)
 	}
-	if err := s.load(config{sandbox: "prefix_length 20"}); err != nil {
+	if err := s.load(t, config{sandbox: "prefix_length 20"}); err != nil {
 		t.Fatalf("and back: %v", err)
 	}
 	s.create(t, "keepsake")
-	err := s.load(config{sandbox: "prefix_length 21", state: "third"})
+	err := s.load(t, config{sandbox: "prefix_length 21", state: "third"})
 	if err == nil || !strings.Contains(err.Error(), "state_dir cannot change from "+s.state()) {
 		t.Fatalf("the reload gave %v", err)
 	}
@@ -195,7 +195,7 @@ func TestStateDirectoryCannotChangeUnderInstances(t *testing.T) {
 
 func TestDockerCannotChangeByAReload(t *testing.T) {
 	s := startServer(t, config{})
-	err := s.load(config{sandbox: "docker unix:///elsewhere.sock"})
+	err := s.load(t, config{sandbox: "docker unix:///elsewhere.sock"})
 	if err == nil || !strings.Contains(err.Error(), "docker cannot change") {
 		t.Fatalf("the reload gave %v", err)
 	}
@@ -207,7 +207,7 @@ func TestOneStateDirectoryUnderTwoNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.create(t, "keepsake")
-	if err := s.load(config{sandbox: "prefix_length 20", state: "link/state"}); err != nil {
+	if err := s.load(t, config{sandbox: "prefix_length 20", state: "link/state"}); err != nil {
 		t.Fatal(err)
 	}
 	s.serves(t, "keepsake", 20)
@@ -218,7 +218,7 @@ func TestStateDirectoryInUseFailsTheStart(t *testing.T) {
 	if err := os.WriteFile(s.state(), nil, 0o600); err != nil { // a file is in the way
 		t.Fatal(err)
 	}
-	err := s.load(config{})
+	err := s.load(t, config{})
 	if err == nil || !strings.Contains(err.Error(), s.state()) {
 		t.Fatalf("starting gave %v, want an error that names the directory", err)
 	}
@@ -228,7 +228,7 @@ func TestStateDirectoryInUseFailsTheStart(t *testing.T) {
 	if err := os.Remove(s.state()); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.load(config{}); err != nil {
+	if err := s.load(t, config{}); err != nil {
 		t.Fatalf("starting again gave %v", err)
 	}
 }
@@ -250,7 +250,7 @@ func TestAppRemovedByAReload(t *testing.T) {
 	if n := len(s.engine.Containers()); n != 1 {
 		t.Errorf("%d containers run on, want 1", n)
 	}
-	if err := s.load(config{}); err != nil {
+	if err := s.load(t, config{}); err != nil {
 		t.Fatal(err)
 	}
 	s.serves(t, "keepsake", defaultPrefixLength)

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -159,7 +160,11 @@ func TestDevServerThatDiesIsExplained(t *testing.T) {
 	read(t, s.get(t, hostOf("goesaway"), "/exit?code=3", nil))
 	eventually(t, func() error {
 		res := s.get(t, hostOf("goesaway"), "/", asCurl)
-		if a := readAnswer(t, res); a.Status != 503 || a.Code != 1105 || a.text("status") != "failed" {
+		if res.StatusCode == http.StatusOK {
+			return errors.New("it still answers")
+		}
+		a := readAnswer(t, res).expect(t, http.StatusServiceUnavailable, 1105)
+		if a.text("status") != "failed" {
 			return fmt.Errorf("got %s", a.raw)
 		}
 		return nil
@@ -280,7 +285,7 @@ func TestWebSocketOutlivesReloadsButNotItsContainer(t *testing.T) {
 	socket := s.dialWebSocket(t, "hotreload")
 	echo(t, socket, "before")
 	for n := range 3 {
-		if err := s.load(config{sandbox: fmt.Sprintf("prefix_length %d", 20+n), proxy: fmt.Sprintf("header_up X-Reload %d", n)}); err != nil {
+		if err := s.load(t, config{sandbox: fmt.Sprintf("prefix_length %d", 20+n), proxy: fmt.Sprintf("header_up X-Reload %d", n)}); err != nil {
 			t.Fatal(err)
 		}
 		echo(t, socket, fmt.Sprintf("after reload %d", n))

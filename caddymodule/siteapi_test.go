@@ -31,7 +31,7 @@ func TestSiteWantsAToken(t *testing.T) {
 	if err := os.WriteFile(file, []byte("from-a-file\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.load(config{sites: withTokens("token plain\n token {env.SANDBOX_TEST_TOKEN}\n token {file." + file + "}")}); err != nil {
+	if err := s.load(t, config{sites: withTokens("token plain\n token {env.SANDBOX_TEST_TOKEN}\n token {file." + file + "}")}); err != nil {
 		t.Fatal(err)
 	}
 	url := fmt.Sprintf("http://api.localhost:%d/api/instances", s.sitePort)
@@ -93,7 +93,7 @@ func TestTokensThatOpenTheAPIToAllAreRefused(t *testing.T) {
 		"unknown something": "token {nothing.of.that.kind}",
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := s.load(config{sites: withTokens(tokens)})
+			err := s.load(t, config{sites: withTokens(tokens)})
 			if err == nil || !strings.Contains(err.Error(), "sandbox_api") || !strings.Contains(err.Error(), "token") {
 				t.Errorf("loading it gave %v", err)
 			}

@@ -162,7 +162,8 @@ func (c *Client) connect(ctx context.Context) (*client.Client, error) {
 func (c *Client) negotiate(ctx context.Context) (*client.Client, error) {
 	fresh, err := client.NewClientWithOpts(client.WithTLSClientConfigFromEnv(), client.WithHost(c.host))
 	if err != nil {
-		return nil, fmt.Errorf("preparing the connection to %s: %w", c.host, err)
+		return nil, engineDown(err, "the connection to Docker at %s cannot be prepared: "+
+			"check the files of DOCKER_CERT_PATH", c.host)
 	}
 	ping, err := fresh.Ping(ctx)
 	if err != nil {

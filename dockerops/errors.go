@@ -52,8 +52,8 @@ func (c *Client) classify(ctx context.Context, doing string, err error) error {
 	switch {
 	case isPortTaken(words):
 		return failed(instance.PortTaken, err, "the host port is taken: Docker cannot bind it (%s)", doing)
-	case errdefs.IsNotFound(err):
-		return failed(instance.NotFound, err, "Docker knows no such thing: %s", doing)
+	case errdefs.IsNotFound(err) && strings.Contains(words, "No such container"): // not a network, say
+		return failed(instance.NotFound, err, "the container has gone: Docker failed %s", doing)
 	}
 	return failed(instance.EngineFailed, err, "Docker failed %s", doing)
 }

@@ -45,6 +45,7 @@ func TestEngineErrorsOfAStart(t *testing.T) {
 				"failed to bind host port 127.0.0.1:5200/tcp: address already in use", instance.PortTaken,
 		},
 		{"the container has gone", http.StatusNotFound, "No such container: c1", instance.NotFound},
+		{"its network has gone just now", http.StatusNotFound, "network n1 not found", instance.EngineFailed},
 		{
 			"the command does not exist", http.StatusBadRequest,
 			`OCI runtime create failed: exec: "vite": executable file not found in $PATH`, instance.EngineFailed,
@@ -56,7 +57,7 @@ func TestEngineErrorsOfAStart(t *testing.T) {
 			engine.answer("GET /containers/{ref}/json", ownContainer)
 			engine.answer("GET /networks/{name}", ownNetwork)
 			engine.fail("POST /containers/c1/start", test.status, test.words)
-			err := wantKind(t, clientOn(t, engine.host()).Start(t.Context(), someName), test.want)
+			err := wantError(t, clientOn(t, engine.host()).Start(t.Context(), someName), test.want)
 			if err.Details["engine"] != test.words {
 				t.Errorf("detail engine is %q, want %q", err.Details["engine"], test.words)
 			}
@@ -72,7 +73,7 @@ func TestEngineErrorsOfAStart(t *testing.T) {
 
 func TestNoSocketSaysToStartDocker(t *testing.T) {
 	host := "unix://" + socketPath(t)
-	err := wantKind(t, inspectOn(t, host), instance.EngineDown)
+	err := wantError(t, inspectOn(t, host), instance.EngineDown)
 	wantText(t, err.Message, host, "start the Docker Engine")
 	if err.RetryAfter == 0 {
 		t.Error("no time to retry after")
@@ -85,7 +86,7 @@ func TestARefusedConnectionSaysToStartDocker(t *testing.T) {
 	must(t, os.Rename(socket, socket+".kept")) // Close removes the socket by name
 	must(t, listener.Close())
 	must(t, os.Rename(socket+".kept", socket))
-	err := wantKind(t, inspectOn(t, "unix://"+socket), instance.EngineDown)
+	err := wantError(t, inspectOn(t, "unix://"+socket), instance.EngineDown)
 	wantText(t, err.Message, socket, "start the Docker Engine")
 }
 
@@ -93,8 +94,14 @@ func TestARefusedConnectionSaysToStartDocker(t *testing.T) {
 func TestNoPermissionNamesTheGroup(t *testing.T) {
 	c := clientOn(t, "unix:///var/run/docker.sock")
 	refused := errors.New("permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock")
-	err := wantKind(t, c.unreachable(refused), instance.EngineDown)
+	err := wantError(t, c.unreachable(refused), instance.EngineDown)
 	wantText(t, err.Message, "unix:///var/run/docker.sock", "no permission", "group")
+}
+
+func TestMissingCertificatesAreNamed(t *testing.T) {
+	t.Setenv("DOCKER_CERT_PATH", t.TempDir())
+	err := wantError(t, inspectOn(t, "tcp://127.0.0.1:1"), instance.EngineDown)
+	wantText(t, err.Message, "DOCKER_CERT_PATH")
 }
 
 func TestABrokenConnectionIsEngineDown(t *testing.T) {
@@ -102,7 +109,7 @@ func TestABrokenConnectionIsEngineDown(t *testing.T) {
 	engine.HandleFunc("GET /containers/{ref}/json", func(http.ResponseWriter, *http.Request) {
 		panic(http.ErrAbortHandler)
 	})
-	err := wantKind(t, inspectOn(t, engine.host()), instance.EngineDown)
+	err := wantError(t, inspectOn(t, engine.host()), instance.EngineDown)
 	wantText(t, err.Message, "broke", "unknown")
 }
 
@@ -110,7 +117,7 @@ func TestAnEngineTooOldSaysWhichOneIsNeeded(t *testing.T) {
 	for _, version := range []string{"1.40", ""} {
 		engine := newFakeEngine(t)
 		engine.version.Store(version)
-		err := wantKind(t, inspectOn(t, engine.host()), instance.EngineFailed)
+		err := wantError(t, inspectOn(t, engine.host()), instance.EngineFailed)
 		wantText(t, err.Message, "too old", "20.10")
 	}
 }
@@ -130,7 +137,7 @@ func TestTheCallersDeadlineIsTimeoutAndNotTheEnginesFault(t *testing.T) {
 }
 
 func TestOurDeadlineIsTimeoutAndNamesTheCallAndHowLong(t *testing.T) {
-	err := wantKind(t, inspectOn(t, newSilentEngine(t)), instance.Timeout)
+	err := wantError(t, inspectOn(t, newSilentEngine(t)), instance.Timeout)
 	wantText(t, err.Message, "200ms", "inspecting container "+someName)
 	if err.Details["after"] != "200ms" || err.Details["waited_for"] != "Docker: inspecting container "+someName {
 		t.Errorf("details %v", err.Details)
@@ -145,7 +152,7 @@ func TestAForeignContainerOfOurNameIsNamed(t *testing.T) {
 	engine.answer("GET /containers/{ref}/json", `{"Id":"c2","Config":{"Labels":{"sandbox.manager":"another"}}}`)
 	spec := instance.Spec{Prefix: "abcdefgh", Image: "vite", ContainerPort: 5174, Port: 5200}
 	_, err := clientOn(t, engine.host()).Create(t.Context(), spec)
-	failed := wantKind(t, err, instance.EngineFailed)
+	failed := wantError(t, err, instance.EngineFailed)
 	wantText(t, failed.Message, someName, "belongs to somebody else", "remove or rename")
 	if engine.requests("DELETE /containers/c2") != 0 {
 		t.Error("it was removed")
@@ -159,7 +166,7 @@ func TestAnImageThatVanishesIsImageMissing(t *testing.T) {
 	engine.answer("GET /networks/{name}", ownNetwork)
 	engine.fail("POST /containers/create", http.StatusNotFound, "No such image: vite:latest")
 	_, err := clientOn(t, engine.host()).Create(t.Context(), instance.Spec{Prefix: "abcdefgh", Image: "vite", ContainerPort: 5174, Port: 5200})
-	missing := wantKind(t, err, instance.ImageMissing)
+	missing := wantError(t, err, instance.ImageMissing)
 	if missing.Details["image"] != "vite" || missing.Details["engine"] != "No such image: vite:latest" {
 		t.Errorf("details %v", missing.Details)
 	}

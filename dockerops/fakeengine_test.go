@@ -135,12 +135,16 @@ func newSilentEngine(t *testing.T) (host string) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
+		var conns []net.Conn
 		for {
 			conn, err := listener.Accept()
 			if err != nil {
-				return
+				break
 			}
-			defer func() { _ = conn.Close() }() // at the end of all
+			conns = append(conns, conn)
+		}
+		for _, conn := range conns {
+			_ = conn.Close()
 		}
 	}()
 	t.Cleanup(func() { _ = listener.Close(); <-ended })

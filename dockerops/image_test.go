@@ -2,9 +2,13 @@ package dockerops
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/docker/docker/api/types/filters"
+	dockerimage "github.com/docker/docker/api/types/image"
 
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
@@ -14,8 +18,24 @@ func registrySpec(t *testing.T, h hand, r *registry) instance.Spec {
 	t.Helper()
 	spec := testSpec(t)
 	spec.Image, spec.Pull = r.image, instance.PullMissing
-	t.Cleanup(func() { h.removeImage(t, r.image) })
+	t.Cleanup(func() { h.removePulled(t, r) })
 	return spec
+}
+
+// removePulled removes what was pulled from r, those too that lost their tag
+// to a newer one.
+func (h hand) removePulled(t *testing.T, r *registry) {
+	t.Helper()
+	repository, _ := strings.CutSuffix(r.image, ":1")
+	pulled, err := h.ImageList(context.Background(), dockerimage.ListOptions{
+		Filters: filters.NewArgs(filters.Arg("reference", repository)),
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	for _, each := range pulled {
+		h.removeImage(t, each.ID)
+	}
 }
 
 func TestManyCreatesOfAMissingImagePullItOnce(t *testing.T) {
@@ -106,7 +126,7 @@ func TestAFailedPullSaysWhichImageAndWhy(t *testing.T) {
 			spec := testSpec(t)
 			spec.Image, spec.Pull = image, instance.PullAlways
 			_, err := c.Create(t.Context(), spec)
-			missing := wantKind(t, err, instance.ImageMissing)
+			missing := wantError(t, err, instance.ImageMissing)
 			if words, _ := missing.Details["engine"].(string); missing.Details["image"] != image || words == "" {
 				t.Errorf("details %v", missing.Details)
 			}
@@ -124,7 +144,7 @@ func TestAPullHasADeadlineAndThenTheNextOneTriesAgain(t *testing.T) {
 	open := r.shut(t)
 	spec := registrySpec(t, h, r)
 	_, err := c.Create(t.Context(), spec)
-	overdue := wantKind(t, err, instance.Timeout)
+	overdue := wantError(t, err, instance.Timeout)
 	wantText(t, overdue.Message, "pulling image "+r.image, "300ms")
 	open()
 	c.Deadlines.Pull = time.Minute

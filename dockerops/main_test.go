@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/build"
 	"github.com/docker/docker/api/types/container"
 	dockerimage "github.com/docker/docker/api/types/image"
@@ -87,7 +88,7 @@ func (h hand) removeAllOf(t *testing.T, c *Client) {
 	for _, each := range left {
 		h.remove(t, each.ID)
 	}
-	if err := h.NetworkRemove(ctx, c.networkName()); err != nil && !client.IsErrNotFound(err) {
+	if err := h.NetworkRemove(ctx, c.networkName()); err != nil && !errdefs.IsNotFound(err) {
 		t.Error(err)
 	}
 }
@@ -95,14 +96,14 @@ func (h hand) removeAllOf(t *testing.T, c *Client) {
 func (h hand) remove(t *testing.T, ref string) {
 	t.Helper()
 	err := h.ContainerRemove(context.Background(), ref, container.RemoveOptions{Force: true, RemoveVolumes: true})
-	if err != nil && !client.IsErrNotFound(err) {
+	if err != nil && !errdefs.IsNotFound(err) {
 		t.Error(err)
 	}
 }
 
 func (h hand) removeImage(t *testing.T, name string) {
 	t.Helper()
-	if _, err := h.ImageRemove(context.Background(), name, dockerimage.RemoveOptions{Force: true}); err != nil && !client.IsErrNotFound(err) {
+	if _, err := h.ImageRemove(context.Background(), name, dockerimage.RemoveOptions{Force: true, PruneChildren: true}); err != nil && !errdefs.IsNotFound(err) {
 		t.Error(err)
 	}
 }
@@ -234,8 +235,14 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// wantKind ends the test unless err is one of kind, and returns it.
-func wantKind(t *testing.T, err error, kind instance.Kind) *instance.Error {
+// wantKind ends the test unless err is one of kind.
+func wantKind(t *testing.T, err error, kind instance.Kind) {
+	t.Helper()
+	_ = wantError(t, err, kind)
+}
+
+// wantError does the same and returns err for a closer look.
+func wantError(t *testing.T, err error, kind instance.Kind) *instance.Error {
 	t.Helper()
 	known, ok := errors.AsType[*instance.Error](err)
 	if !ok || known.Kind != kind {

@@ -42,7 +42,7 @@ func (c *Client) networkOptions() map[string]string {
 func (c *Client) readyNetwork(ctx context.Context) (id string, err error) {
 	id, err = c.networks.do(ctx, c.life, c.networkName(), func(ctx context.Context) (string, error) {
 		id, err := c.findNetwork(ctx)
-		if instance.KindOf(err) != instance.NotFound {
+		if !errdefs.IsNotFound(err) {
 			return id, err
 		}
 		id, err = c.createNetwork(ctx)

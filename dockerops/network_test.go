@@ -112,7 +112,7 @@ func TestANetworkOfSomebodyElseIsNotUsed(t *testing.T) {
 	_, err := h.NetworkCreate(t.Context(), c.networkName(), network.CreateOptions{Driver: "bridge"})
 	must(t, err)
 	_, err = c.Create(t.Context(), testSpec(t))
-	failed := wantKind(t, err, instance.EngineFailed)
+	failed := wantError(t, err, instance.EngineFailed)
 	wantText(t, failed.Message, c.networkName(), "somebody else")
 }
 

@@ -12,8 +12,7 @@ import (
 )
 
 func main() {
-	term, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
+	term, _ := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT) // until the process ends
 	env := environment(os.Environ())
 	dir, _ := os.Getwd()
 	server := devserver.Server{

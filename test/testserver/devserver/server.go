@@ -153,12 +153,16 @@ func serveNothing(listener net.Listener) (stop func()) {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
+		var open []net.Conn // until the end of all
 		for {
 			conn, err := listener.Accept()
 			if err != nil {
-				return
+				break
 			}
-			defer func() { _ = conn.Close() }() // at the end of all: until then it stays open
+			open = append(open, conn)
+		}
+		for _, conn := range open {
+			_ = conn.Close()
 		}
 	}()
 	return func() {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -25,7 +26,7 @@ func TestHelloNamesThePrefixOnEveryPath(t *testing.T) {
 
 func TestHeadersShowsTheRequestAsItCame(t *testing.T) {
 	s := start(t, nil)
-	request, _ := http.NewRequest("GET", s.url+"/headers?a=%2F", nil)
+	request, _ := http.NewRequest(http.MethodGet, s.url+"/headers?a=%2F", nil)
 	request.Host = "abcdefgh.example.com"
 	request.Header.Set("X-Test", "one")
 	var got struct {
@@ -199,7 +200,7 @@ func TestSlowListensOnlyAfterItsDelay(t *testing.T) {
 }
 
 func isTimeout(err error) bool {
-	timeout, ok := err.(net.Error)
+	timeout, ok := errors.AsType[net.Error](err)
 	return ok && timeout.Timeout()
 }
 
@@ -238,7 +239,7 @@ func start(t *testing.T, env map[string]string) *running {
 
 func (r *running) get(t *testing.T, path string) string {
 	t.Helper()
-	request, err := http.NewRequest("GET", r.url+path, nil)
+	request, err := http.NewRequest(http.MethodGet, r.url+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
