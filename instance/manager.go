@@ -26,6 +26,9 @@ type Settings struct {
 	Templates       map[string]Template
 	DefaultTemplate string // for creates that name none; empty: they must name one
 	Log             *zap.Logger
+	// Projected is told the path, below the state directory, of each projection
+	// that was written with new bytes. It must not block. Nil: nobody is told.
+	Projected func(path string)
 }
 
 // Manager is the table of instances of one state directory, and all that
@@ -111,6 +114,11 @@ func (m *Manager) Open() (err error) {
 		nextPort: func() int { return m.ports.nextPort() },
 		inFlight: func() int { return int(m.inFlight.Load()) },
 		logError: func(msg string, err error) { m.log().Error(msg, zap.Error(err)) },
+		changed: func(path string) {
+			if told := m.settings.Load().Projected; told != nil {
+				told(path)
+			}
+		},
 		logEdit: func(path, aside string) {
 			m.log().Warn("a file was edited by hand while we run: it was written anew, and the edit kept; use the API instead",
 				zap.String("file", path), zap.String("kept", aside))

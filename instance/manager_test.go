@@ -771,6 +771,27 @@ func TestCloseEndsWhatIsInProgress(t *testing.T) {
 	}
 }
 
+func TestOnlyNewBytesOfAProjectionAreTold(t *testing.T) {
+	b := newBench(t, 2)
+	told := make(chan string, 99)
+	s := b.settings()
+	s.Projected = func(path string) { told <- path }
+	b.manager.Use(s)
+	b.create("abcdefgh")
+	if path := <-told; path != "config/subdomain-proxy.json" {
+		t.Errorf("told of %s", path)
+	}
+	for len(told) > 0 {
+		<-told
+	}
+	if _, err := b.manager.Start(t.Context(), "abcdefgh", ""); err != nil { // it runs: nothing changes
+		t.Fatal(err)
+	}
+	if len(told) > 0 {
+		t.Errorf("told of %s though nothing changed", <-told)
+	}
+}
+
 func TestTheStateFileIsJSONThatOthersCanRead(t *testing.T) {
 	b := newBench(t, 2)
 	b.create("abcdefgh")

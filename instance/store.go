@@ -29,6 +29,7 @@ type store struct {
 	inFlight func() int
 	logError func(msg string, err error)
 	logEdit  func(path, aside string)
+	changed  func(path string) // a projection has new bytes
 
 	changes chan change
 	done    chan struct{} // closed when the writer has ended
@@ -315,19 +316,22 @@ func (s *store) list(prefix string, present bool) {
 func (s *store) write() error {
 	head := s.head()
 	for i, f := range s.files {
-		err := f.write(s.dir, head, s.order)
-		if err != nil && i == 0 {
+		written, err := f.write(s.dir, head, s.order)
+		switch {
+		case err != nil && i == 0:
 			return stateError(filepath.Join(s.dir, f.Path), err)
-		}
-		if err != nil {
+		case err != nil:
 			s.logError("writing a projection failed; the next change tries again", err)
+		case written && i > 0:
+			s.changed(f.Path)
 		}
 	}
 	return nil
 }
 
-// write writes the file if its bytes changed, or if somebody else changed it.
-func (f *stateWriter) write(dir string, head Head, order []string) error {
+// write writes the file if its bytes changed, or if somebody else changed it,
+// and reports whether it did.
+func (f *stateWriter) write(dir string, head Head, order []string) (written bool, err error) {
 	blocks := make([][]byte, 0, len(order))
 	for _, prefix := range order {
 		if block := f.blocks[prefix]; block != nil {
@@ -338,20 +342,20 @@ func (f *stateWriter) write(dir string, head Head, order []string) error {
 	path := filepath.Join(dir, f.Path)
 	edited := f.edited(path)
 	if !edited && bytes.Equal(data, f.written) {
-		return nil
+		return false, nil
 	}
 	if edited {
 		if err := f.keepEdit(path); err != nil {
-			return err
+			return false, err
 		}
 	}
 	f.written, f.onDisk = nil, nil // unknown, until it went well
 	if err := writeFile(path, f.Mode, data); err != nil {
-		return err
+		return false, err
 	}
 	f.written = data
 	f.onDisk, _ = os.Stat(path)
-	return nil
+	return true, nil
 }
 
 // edited reports whether the file is no longer as we left it. The truth is in

@@ -22,6 +22,7 @@ func newStore(t *testing.T, dir string) (*store, state, bool) {
 		inFlight: func() int { return 0 },
 		logError: func(msg string, err error) { t.Log(msg, err) },
 		logEdit:  func(path, aside string) { t.Log("edited", path, aside) },
+		changed:  func(string) {},
 	}
 	loaded, lost, err := openStore(dir, s)
 	if err != nil {
