@@ -36,13 +36,14 @@ func projectName(owner string) string { return "sandbox-" + owner[:8] }
 // `docker compose up -d` runs the same containers without Caddy. It holds
 // their environment, so only its owner may read it.
 func (c *Client) Projection() instance.Projection {
-	return instance.Projection{Path: composeFile, Mode: 0o600, Block: c.composeBlock, Join: c.joinCompose}
+	return instance.Projection{Path: composeFile, Mode: 0o600, MayLag: true, Block: c.composeBlock, Join: c.joinCompose}
 }
 
 // composeBlock is the service of one record, indented as it stands in the
-// file; nil for one that is being deleted.
+// file; nil for one that is being deleted. An adopted container is not
+// Compose's to make: `docker compose up` would make a second one for its port.
 func (c *Client) composeBlock(rec instance.Record) ([]byte, error) {
-	if rec.Status == instance.Deleting {
+	if rec.Status == instance.Deleting || rec.Adopted {
 		return nil, nil
 	}
 	file, err := c.serviceProject(rec.Spec).MarshalYAML()

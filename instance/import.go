@@ -22,10 +22,10 @@ const ReasonImported = "imported"
 
 // findOldState returns what the files of the Node system in dir hold. A prefix
 // or port that two files claim is the state file's.
-func findOldState(dir string) (old oldState, err error) {
+func findOldState(d disk, dir string) (old oldState, err error) {
 	for _, name := range []string{stateFile, routesProjection.Path} {
 		path := filepath.Join(dir, name)
-		data, err := os.ReadFile(path)
+		data, err := d.ReadFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -55,10 +55,10 @@ func (old *oldState) merge(other oldState) {
 }
 
 // keepCopy puts a copy of path beside it, with why and the time in its name.
-func keepCopy(path, why string) error {
-	data, err := os.ReadFile(path)
+func keepCopy(d disk, path, why string) error {
+	data, err := d.ReadFile(path)
 	if err == nil {
-		err = writeFile(asideName(path, why), 0o600, data)
+		err = writeFile(d, asideName(path, why), 0o600, data)
 	}
 	if err != nil {
 		return stateError(path, err)
@@ -87,7 +87,7 @@ func (m *Manager) importRecords(loaded *state) error {
 		return Errorf(StateFailed, "importing the instances in %s: %w: set default_template", m.dir, err)
 	}
 	for _, source := range loaded.old.sources {
-		if err := keepCopy(source, "imported"); err != nil {
+		if err := keepCopy(m.store.disk, source, "imported"); err != nil {
 			return err
 		}
 	}
@@ -192,7 +192,7 @@ func ImportPlan(dir string, candidates []Candidate) ([]string, error) {
 			return []string{fmt.Sprintf("nothing: %s has %d instances of this system's own", dir, len(s.Instances))}, nil
 		}
 	}
-	old, err := findOldState(dir)
+	old, err := findOldState(osDisk{}, dir)
 	if err != nil {
 		return nil, err
 	}

@@ -68,5 +68,5 @@ func signLock(lock *os.File, owner string) error {
 	if err = errors.Join(err, lock.Truncate(int64(len(line))), lock.Sync()); err != nil {
 		return stateError(lock.Name(), err)
 	}
-	return syncDir(filepath.Dir(lock.Name()))
+	return osDisk{}.SyncDir(filepath.Dir(lock.Name()))
 }

@@ -8,6 +8,8 @@ import "io/fs"
 type Projection struct {
 	Path string // below the state directory
 	Mode fs.FileMode
+	// MayLag lets the file be late where there are many instances.
+	MayLag bool
 	// Block returns the part of one record; nil leaves it out.
 	Block func(Record) ([]byte, error)
 	// Join makes the whole file of the parts, in the order of their prefixes.

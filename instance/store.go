@@ -1,14 +1,14 @@
 package instance
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
-	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -18,13 +18,21 @@ import (
 // join it. One operation alone never waits.
 const gatherTime = 15 * time.Millisecond
 
+// While there are more than lagAbove records, files that may lag are written
+// every lagTime at most.
+const (
+	lagAbove = 1000
+	lagTime  = 250 * time.Millisecond
+)
+
 // store keeps the records on disk: the state file, which is the truth, and the
 // projections. One goroutine writes; all changes that wait share one write.
 type store struct {
 	dir  string
+	disk disk
 	lock *os.File
-	head func() Head // as it is now: the domain may change by a reload
-	// nextPort and inFlight are asked at each write.
+	// The following are asked, or told, at each write.
+	head     func() Head // the domain may change by a reload
 	nextPort func() int
 	inFlight func() int
 	logError func(msg string, err error)
@@ -33,17 +41,23 @@ type store struct {
 
 	changes chan change
 	done    chan struct{} // closed when the writer has ended
-	files   []*stateWriter
-	order   []string // the prefixes, sorted
+
+	// The writer's alone:
+	files []*outFile
+	rows  []*row // ordered by prefix
+	late  bool   // files that may lag are behind
 }
 
-// stateWriter is one file and its cached parts.
-type stateWriter struct {
-	Projection
-	blocks  map[string][]byte
-	logEdit func(path, aside string)
-	written []byte      // what is on disk, as far as we know
-	onDisk  os.FileInfo // how it looked when we had written it; nil: unknown
+// row is one record, and its part of each file as made when last needed.
+type row struct {
+	record *Record
+	parts  []part // by index of the file
+}
+
+// part is what Projection.Block made of a record.
+type part struct {
+	of    *Record
+	block []byte
 }
 
 // change is a record's new state; a nil record leaves the table. An empty
@@ -59,6 +73,9 @@ type change struct {
 // to come from the containers.
 func openStore(dir string, s *store) (loaded state, lost bool, err error) {
 	s.dir = dir
+	if s.disk == nil {
+		s.disk = osDisk{}
+	}
 	if err := makeDirs(dir); err != nil {
 		return state{}, false, err
 	}
@@ -94,12 +111,12 @@ func makeDir(path string, mode fs.FileMode) error {
 // load reads the state file. A corrupt one is set aside, never overwritten.
 func (s *store) load(lockOwner string) (loaded state, lost bool, err error) {
 	path := filepath.Join(s.dir, stateFile)
-	data, err := os.ReadFile(path)
+	data, err := s.disk.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		// A first start, or a lost file where the lock remembers an owner.
 		if lockOwner == "" {
-			loaded, err = firstState(s.dir)
+			loaded, err = s.firstState()
 			return loaded, false, err
 		}
 		s.logError("the state file is gone: its records come back from the containers", err)
@@ -112,7 +129,7 @@ func (s *store) load(lockOwner string) (loaded state, lost bool, err error) {
 	case err == nil:
 		return loaded, false, nil
 	case loaded.Version == 0 && lockOwner == "":
-		loaded, err = firstState(s.dir)
+		loaded, err = s.firstState()
 		return loaded, false, err
 	case loaded.Version > stateVersion:
 		return state{}, false, Errorf(StateFailed, "%s was written by a newer version (%w): "+
@@ -122,7 +139,7 @@ func (s *store) load(lockOwner string) (loaded state, lost bool, err error) {
 		lockOwner = uuid.NewString()
 	}
 	aside := asideName(path, "corrupt")
-	if renameErr := os.Rename(path, aside); renameErr != nil {
+	if renameErr := s.disk.Rename(path, aside); renameErr != nil {
 		return state{}, false, stateError(path, renameErr)
 	}
 	s.logError("the state file is corrupt and was kept as "+aside+": its records come back from the containers", err)
@@ -130,8 +147,8 @@ func (s *store) load(lockOwner string) (loaded state, lost bool, err error) {
 }
 
 // firstState is that of a directory without a state of ours.
-func firstState(dir string) (state, error) {
-	old, err := findOldState(dir)
+func (s *store) firstState() (state, error) {
+	old, err := findOldState(s.disk, s.dir)
 	return state{Owner: uuid.NewString(), NextPort: old.nextPort, old: old}, err
 }
 
@@ -146,15 +163,11 @@ func (s *store) begin(records map[string]*Record, projections []Projection) erro
 			return joinState(head.Owner, s.nextPort(), blocks)
 		},
 	}
-	for _, p := range append([]Projection{truth}, projections...) {
-		w := &stateWriter{Projection: p, blocks: map[string][]byte{}, logEdit: s.logEdit}
-		w.written, _ = os.ReadFile(filepath.Join(s.dir, p.Path)) // absent: written below
-		s.files = append(s.files, w)
+	for i, p := range append([]Projection{truth}, projections...) {
+		s.files = append(s.files, newOutFile(s.disk, s.dir, i, p, s.logEdit))
 	}
-	for _, r := range records {
-		if err := s.stage(r.Prefix, r); err != nil {
-			return err
-		}
+	for _, prefix := range slices.Sorted(maps.Keys(records)) {
+		s.rows = append(s.rows, s.newRow(records[prefix]))
 	}
 	if err := s.write(); err != nil {
 		return err
@@ -168,6 +181,8 @@ func (s *store) begin(records map[string]*Record, projections []Projection) erro
 	go s.writeLoop()
 	return nil
 }
+
+func (s *store) newRow(r *Record) *row { return &row{record: r, parts: make([]part, len(s.files))} }
 
 // put makes r durable.
 func (s *store) put(r *Record) error { return s.submit(change{prefix: r.Prefix, record: r}) }
@@ -195,11 +210,22 @@ func (s *store) close() error {
 
 func (s *store) writeLoop() {
 	defer close(s.done)
-	for first := range s.changes {
-		batch := s.gather(first)
-		err := s.commit(batch)
-		for _, c := range batch {
-			c.done <- err
+	catchUp := time.NewTicker(lagTime)
+	defer catchUp.Stop()
+	for {
+		select {
+		case first, open := <-s.changes:
+			if !open {
+				s.writeLate()
+				return
+			}
+			batch := s.gather(first)
+			err := s.commit(batch)
+			for _, c := range batch {
+				c.done <- err
+			}
+		case <-catchUp.C:
+			s.writeLate()
 		}
 	}
 }
@@ -210,22 +236,10 @@ func (s *store) gather(first change) []change {
 	batch := []change{first}
 	patience := time.NewTimer(gatherTime)
 	defer patience.Stop()
-	for {
+	for len(s.changes) > 0 || len(batch) < s.inFlight() {
 		select {
-		case c, ok := <-s.changes:
-			if !ok {
-				return batch
-			}
-			batch = append(batch, c)
-			continue
-		default:
-		}
-		if len(batch) >= s.inFlight() {
-			return batch
-		}
-		select {
-		case c, ok := <-s.changes:
-			if !ok {
+		case c, open := <-s.changes:
+			if !open {
 				return batch
 			}
 			batch = append(batch, c)
@@ -233,81 +247,47 @@ func (s *store) gather(first change) []change {
 			return batch
 		}
 	}
+	return batch
 }
 
-// commit makes batch durable, or undoes its puts in the parts.
+// commit makes batch durable. If it cannot, its puts are taken back, so that
+// the next write does not make durable what its caller was told had failed;
+// what left the table stays out.
 func (s *store) commit(batch []change) error {
-	before := make([]map[string][]byte, len(batch))
-	var err error
+	before := make([]*Record, len(batch))
 	for i, c := range batch {
-		before[i] = s.parts(c.prefix)
-		err = errors.Join(err, s.stage(c.prefix, c.record))
+		before[i] = s.set(c.prefix, c.record)
 	}
-	if err == nil {
-		err = s.write()
-	}
+	err := s.write()
 	if err == nil {
 		return nil
 	}
 	for i, c := range slices.Backward(batch) {
 		if c.record != nil {
-			s.restore(c.prefix, before[i])
+			s.set(c.prefix, before[i])
 		}
 	}
 	return err
 }
 
-// stage puts a record's parts in the place of the old ones.
-func (s *store) stage(prefix string, r *Record) error {
+// set makes r the record of prefix, nil: none, and returns the one before.
+func (s *store) set(prefix string, r *Record) (before *Record) {
 	if prefix == "" {
 		return nil
 	}
-	for _, f := range s.files {
-		if r == nil {
-			delete(f.blocks, prefix)
-			continue
-		}
-		block, err := f.Block(*r)
-		if err != nil {
-			return fmt.Errorf("encoding %s for %s: %w", prefix, f.Path, err)
-		}
-		f.blocks[prefix] = block
-	}
-	s.list(prefix, r != nil)
-	return nil
-}
-
-// parts returns the present part of prefix in each file, by path.
-func (s *store) parts(prefix string) map[string][]byte {
-	parts := map[string][]byte{}
-	for _, f := range s.files {
-		if block, ok := f.blocks[prefix]; ok {
-			parts[f.Path] = block
-		}
-	}
-	return parts
-}
-
-func (s *store) restore(prefix string, parts map[string][]byte) {
-	for _, f := range s.files {
-		if block, ok := parts[f.Path]; ok {
-			f.blocks[prefix] = block
-		} else {
-			delete(f.blocks, prefix)
-		}
-	}
-	s.list(prefix, len(parts) > 0)
-}
-
-// list keeps order in step with the parts.
-func (s *store) list(prefix string, present bool) {
-	at, found := slices.BinarySearch(s.order, prefix)
+	at, found := slices.BinarySearchFunc(s.rows, prefix, func(row *row, prefix string) int {
+		return strings.Compare(row.record.Prefix, prefix)
+	})
 	switch {
-	case present && !found:
-		s.order = slices.Insert(s.order, at, prefix)
-	case !present && found:
-		s.order = slices.Delete(s.order, at, at+1)
+	case found && r == nil:
+		before = s.rows[at].record
+		s.rows = slices.Delete(s.rows, at, at+1)
+	case found:
+		before, s.rows[at].record = s.rows[at].record, r
+	case r != nil:
+		s.rows = slices.Insert(s.rows, at, s.newRow(r))
 	}
+	return before
 }
 
 // write brings the files up to date, the truth first. Only its failure is an
@@ -316,73 +296,40 @@ func (s *store) list(prefix string, present bool) {
 func (s *store) write() error {
 	head := s.head()
 	for i, f := range s.files {
-		written, err := f.write(s.dir, head, s.order)
-		switch {
-		case err != nil && i == 0:
-			return stateError(filepath.Join(s.dir, f.Path), err)
-		case err != nil:
-			s.logError("writing a projection failed; the next change tries again", err)
-		case written && i > 0:
-			s.changed(f.Path)
+		if f.MayLag && len(s.rows) > lagAbove {
+			s.late = true
+			continue
+		}
+		if err := s.writeOne(f, head); err != nil && i == 0 {
+			return stateError(f.path, err)
 		}
 	}
 	return nil
 }
 
-// write writes the file if its bytes changed, or if somebody else changed it,
-// and reports whether it did.
-func (f *stateWriter) write(dir string, head Head, order []string) (written bool, err error) {
-	blocks := make([][]byte, 0, len(order))
-	for _, prefix := range order {
-		if block := f.blocks[prefix]; block != nil {
-			blocks = append(blocks, block)
+// writeLate writes the files that may lag, if they do.
+func (s *store) writeLate() {
+	if !s.late {
+		return
+	}
+	s.late = false
+	head := s.head()
+	for _, f := range s.files {
+		if f.MayLag {
+			_ = s.writeOne(f, head) // it is logged, and a projection
 		}
 	}
-	data := f.Join(head, blocks)
-	path := filepath.Join(dir, f.Path)
-	edited := f.edited(path)
-	if !edited && bytes.Equal(data, f.written) {
-		return false, nil
-	}
-	if edited {
-		if err := f.keepEdit(path); err != nil {
-			return false, err
-		}
-	}
-	f.written, f.onDisk = nil, nil // unknown, until it went well
-	if err := writeFile(path, f.Mode, data); err != nil {
-		return false, err
-	}
-	f.written = data
-	f.onDisk, _ = os.Stat(path)
-	return true, nil
 }
 
-// edited reports whether the file is no longer as we left it. The truth is in
-// memory, and what somebody wrote into a file is not taken over.
-func (f *stateWriter) edited(path string) bool {
-	if f.onDisk == nil {
-		return false
-	}
-	now, err := os.Stat(path)
-	return err != nil || !os.SameFile(now, f.onDisk) ||
-		now.Size() != f.onDisk.Size() || !now.ModTime().Equal(f.onDisk.ModTime())
-}
-
-// keepEdit keeps a copy of an edited file; one that was only touched, or is
-// gone, needs none.
-func (f *stateWriter) keepEdit(path string) error {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && bytes.Equal(data, f.written) {
-		return nil
-	}
-	if err != nil {
+func (s *store) writeOne(f *outFile, head Head) error {
+	written, err := f.write(head, s.rows)
+	switch {
+	case f.index == 0:
 		return err
+	case err != nil:
+		s.logError("writing a projection failed; the next change tries again", err)
+	case written:
+		s.changed(f.Path)
 	}
-	aside := asideName(path, "edited")
-	if err := writeFile(aside, 0o600, data); err != nil {
-		return err
-	}
-	f.logEdit(path, aside)
-	return nil
+	return err
 }
