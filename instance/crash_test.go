@@ -237,7 +237,7 @@ func checkHistory(t *testing.T, loaded state, acked map[string]int, maybe map[st
 func TestAPowerCutAtAnyOperationLosesNothingAcknowledged(t *testing.T) {
 	const length = 40
 	cuts := 0
-	for seed := range uint64(5) {
+	for seed := range uint64(2) {
 		total := func() int {
 			d := newModelDisk()
 			s, _, _, err := modelStore(t, d, t.TempDir())
@@ -270,7 +270,7 @@ func TestAPowerCutAtAnyOperationLosesNothingAcknowledged(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d power cuts, one at each operation of 5 histories", cuts)
+	t.Logf("%d power cuts, one at each operation of 2 histories", cuts)
 }
 
 func TestAFaultAtAnyOperationLosesNothingAcknowledged(t *testing.T) {

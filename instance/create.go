@@ -40,6 +40,9 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (Instance, erro
 	if err := m.sync.await(ctx); err != nil {
 		return Instance{}, err
 	}
+	if err := m.mayCreate(); err != nil {
+		return Instance{}, err
+	}
 	hash := req.hash()
 	if first, err := m.firstAnswer(req.IdempotencyKey, hash); first != nil || err != nil {
 		return m.join(ctx, first, req.Wait, err)

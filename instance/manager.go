@@ -43,12 +43,13 @@ type Manager struct {
 	openRuntime func(owner string) (Runtime, error)
 	settings    atomic.Pointer[Settings]
 
-	owner   string
-	runtime Runtime
-	store   *store
-	ports   *ports
-	gate    *gate
-	sync    *syncState
+	owner    string
+	degraded atomic.Pointer[string] // why creates are refused; nil: they are not
+	runtime  Runtime
+	store    *store
+	ports    *ports
+	gate     *gate
+	sync     *syncState
 
 	ctx      context.Context // of the operations and background work
 	cancel   context.CancelFunc
@@ -110,7 +111,7 @@ func (m *Manager) Use(s *Settings) {
 // answer: instances that ran are served from their records.
 func (m *Manager) Open() (err error) {
 	m.store = &store{
-		head:     func() Head { return Head{Owner: m.owner, Domain: m.settings.Load().Domain} },
+		head:     m.head,
 		nextPort: func() int { return m.ports.nextPort() },
 		inFlight: func() int { return int(m.inFlight.Load()) },
 		logError: func(msg string, err error) { m.log().Error(msg, zap.Error(err)) },
@@ -137,6 +138,9 @@ func (m *Manager) Open() (err error) {
 		return err
 	}
 	m.owner, m.sync.rebuild = loaded.Owner, lost
+	if loaded.Degraded != "" {
+		m.degraded.Store(&loaded.Degraded)
+	}
 	m.fill(loaded)
 	if m.runtime, err = m.openRuntime(m.owner); err != nil {
 		return err
@@ -152,6 +156,15 @@ func (m *Manager) Open() (err error) {
 	m.work.Go(m.watch)
 	m.work.Go(m.reconcileLoop)
 	return nil
+}
+
+// head is what the files say besides the records.
+func (m *Manager) head() Head {
+	head := Head{Owner: m.owner, Domain: m.settings.Load().Domain}
+	if why := m.degraded.Load(); why != nil {
+		head.Degraded = *why
+	}
+	return head
 }
 
 // fill makes the table of what the state file holds.

@@ -614,6 +614,50 @@ func TestALostStateComesBackFromTheContainers(t *testing.T) {
 	}
 	b.answers(got)
 	b.awaitStatus("bbbbbbbb", instance.Stopped, instance.ReasonOutside)
+
+	// Nobody has looked at it yet, so nothing new may take a place in it.
+	for range 2 { // not after a restart either
+		_, err := b.manager.Create(t.Context(), request("cccccccc"))
+		b.fails(err, instance.StateFailed)
+		if h := b.manager.Health(t.Context()); h.Status != "degraded" || h.State.Degraded == "" || len(h.Advice) != 1 || len(h.Drift) != 0 {
+			t.Errorf("health is %+v", h)
+		}
+		b.reopen()
+	}
+	b.answers(got)
+	if err := b.manager.Confirm(); err != nil {
+		t.Fatal(err)
+	}
+	b.create("cccccccc")
+	if h := b.manager.Health(t.Context()); h.Status != "ok" || h.Instances[instance.Running] != 2 {
+		t.Errorf("health is %+v", h)
+	}
+}
+
+func TestHealthWithoutTheEngine(t *testing.T) {
+	b := newBench(t, 1)
+	b.create("abcdefgh")
+	b.engine.Fault(func(context.Context, string, string) error {
+		return &instance.Error{Kind: instance.EngineDown, Message: "no engine"}
+	})
+	h := b.manager.Health(t.Context())
+	if h.Status != "degraded" || h.Docker.Status != "down" || h.Docker.Error != "no engine" || len(h.Advice) != 1 {
+		t.Errorf("health is %+v", h)
+	}
+}
+
+func TestDriftTellsWhatReconcilingWouldDo(t *testing.T) {
+	b := newBench(t, 1)
+	in := b.create("abcdefgh")
+	b.engine.DropEvents(true)
+	b.engine.RemoveByHand(in.ContainerID)
+	drift, err := b.manager.Drift(t.Context())
+	if err != nil || len(drift) != 1 || drift[0] != "correct abcdefgh to stopped: container removed" {
+		t.Errorf("drift is %q, %v", drift, err)
+	}
+	if got, _ := b.manager.Get("abcdefgh"); got.Status != instance.Running {
+		t.Errorf("looking made it %s", got.Status)
+	}
 }
 
 func TestAnInterruptedCreateIsUndoneAtTheNextOpen(t *testing.T) {
@@ -806,7 +850,7 @@ func TestTheStateFileIsJSONThatOthersCanRead(t *testing.T) {
 		Instances map[string]map[string]any
 	}
 	if err := json.Unmarshal(data, &file); err != nil {
-		t.Fatal(err)
+		t.Fatalf("%v in %s", err, data)
 	}
 	if file.Version != 1 || len(file.Owner) != 36 || file.NextPort != b.ports.First+1 ||
 		file.Instances["abcdefgh"]["port"] != float64(b.ports.First) {

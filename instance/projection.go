@@ -18,6 +18,7 @@ type Projection struct {
 
 // Head is what the files say besides the records.
 type Head struct {
-	Owner  string // uuid of the state directory
-	Domain string
+	Owner    string // uuid of the state directory
+	Domain   string
+	Degraded string // for the state file alone
 }

@@ -299,17 +299,13 @@ func (m *Manager) followEvents(relist <-chan time.Time) {
 
 func (m *Manager) reconcileAll(ctx context.Context) error {
 	err := m.adoptImported(ctx)
-	s := m.snapshot() // before the list: what changes in between is left for next time
-	var containers []Container
+	var s snapshot
 	if err == nil {
-		containers, err = m.runtime.List(ctx)
+		s, err = m.observe(ctx)
 	}
 	m.sync.attempted(err)
 	if err != nil {
 		return err
-	}
-	for _, c := range containers {
-		s.containers[c.Spec.Prefix] = c
 	}
 	s.rebuild = m.sync.rebuild
 	m.execute(ctx, decide(s))
@@ -342,6 +338,17 @@ func (m *Manager) reconcileOne(ctx context.Context, prefix string) error {
 	return nil
 }
 
+// observe is all that a decision rests on, as it is now.
+func (m *Manager) observe(ctx context.Context) (snapshot, error) {
+	s := m.snapshot() // before the list: what changes in between is left for next time
+	containers, err := m.runtime.List(ctx)
+	for _, c := range containers {
+		s.containers[c.Spec.Prefix] = c
+	}
+	return s, err
+}
+
+// snapshot is the records' half of it.
 func (m *Manager) snapshot() snapshot {
 	s := snapshot{
 		records: map[string]*Record{}, held: map[string]bool{},

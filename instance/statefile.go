@@ -3,7 +3,9 @@ package instance
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"hash/crc32"
 	"strconv"
 )
 
@@ -15,9 +17,12 @@ const (
 
 // state is what the state file holds.
 type state struct {
-	Version   int                `json:"version"`
-	Owner     string             `json:"owner"`
-	NextPort  int                `json:"nextPort"`
+	Version  int    `json:"version"`
+	Owner    string `json:"owner"`
+	NextPort int    `json:"nextPort"`
+	// Degraded is why creates are refused until somebody confirmed the state;
+	// empty: they are not.
+	Degraded  string             `json:"degraded,omitempty"`
 	Instances map[string]*Record `json:"instances"`
 
 	old oldState // a first start only: what the system before this one left
@@ -35,6 +40,9 @@ func parseState(data []byte) (state, error) {
 	}
 	if s.Version = head.Version; s.Version != stateVersion { // the rest may have another form
 		return s, fmt.Errorf("schema version %d is not %d", s.Version, stateVersion)
+	}
+	if !summed(data) {
+		return s, errors.New("its checksum does not match: it was changed by hand, or by a failing disk")
 	}
 	if err := json.Unmarshal(data, &s); err != nil {
 		return s, fmt.Errorf("reading JSON: %w", err)
@@ -71,9 +79,29 @@ func encodeRecord(r Record) ([]byte, error) {
 }
 
 // joinState makes the state file of its parts, a record a line.
-func joinState(owner string, nextPort int, blocks [][]byte) []byte {
-	head := fmt.Sprintf(`{"version":%d,"owner":%q,"nextPort":%d,"instances":{`, stateVersion, owner, nextPort)
-	return joinJSON(head, blocks, "}}\n")
+func joinState(head Head, nextPort int, blocks [][]byte) []byte {
+	text := fmt.Sprintf(`{"version":%d,"owner":%q,"nextPort":%d,`, stateVersion, head.Owner, nextPort)
+	if head.Degraded != "" {
+		text += fmt.Sprintf(`"degraded":%q,`, head.Degraded)
+	}
+	data := joinJSON(text+`"instances":{`, blocks, "}")
+	return append(data, sum(data)...)
+}
+
+// sumLength is that of the end of the file: the checksum of all that is before.
+const sumLength = len(`,"crc32c":"01234567"}` + "\n")
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func sum(data []byte) string {
+	return fmt.Sprintf(`,"crc32c":"%08x"}`+"\n", crc32.Checksum(data, castagnoli))
+}
+
+// summed reports whether data ends with the right checksum. A flipped bit in a
+// port or a path is well-formed JSON: nothing else would notice it.
+func summed(data []byte) bool {
+	at := len(data) - sumLength
+	return at > 0 && string(data[at:]) == sum(data[:at])
 }
 
 // joinJSON puts blocks between head and tail, one a line.

@@ -120,7 +120,7 @@ func (s *store) load(lockOwner string) (loaded state, lost bool, err error) {
 			return loaded, false, err
 		}
 		s.logError("the state file is gone: its records come back from the containers", err)
-		return state{Owner: lockOwner}, true, nil
+		return state{Owner: lockOwner, Degraded: "the state file was gone"}, true, nil
 	case err != nil:
 		return state{}, false, stateError(path, err)
 	}
@@ -143,7 +143,7 @@ func (s *store) load(lockOwner string) (loaded state, lost bool, err error) {
 		return state{}, false, stateError(path, renameErr)
 	}
 	s.logError("the state file is corrupt and was kept as "+aside+": its records come back from the containers", err)
-	return state{Owner: lockOwner}, true, nil
+	return state{Owner: lockOwner, Degraded: "the state file was corrupt, and is kept as " + filepath.Base(aside)}, true, nil
 }
 
 // firstState is that of a directory without a state of ours.
@@ -160,7 +160,7 @@ func (s *store) begin(records map[string]*Record, projections []Projection) erro
 		Mode:  0o600,
 		Block: encodeRecord,
 		Join: func(head Head, blocks [][]byte) []byte {
-			return joinState(head.Owner, s.nextPort(), blocks)
+			return joinState(head, s.nextPort(), blocks)
 		},
 	}
 	for i, p := range append([]Projection{truth}, projections...) {

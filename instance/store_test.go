@@ -1,12 +1,13 @@
 package instance
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -258,16 +259,32 @@ func TestALostStateFileIsNoFirstStart(t *testing.T) {
 	}
 }
 
+// fileOf is a state file with records, and a right checksum.
+func fileOf(t *testing.T, records string) string {
+	t.Helper()
+	return string(joinState(Head{Owner: "11111111-2222-3333-4444-555555555555"}, 5174, [][]byte{[]byte(records)}))
+}
+
+func recordJSON(t *testing.T) string {
+	t.Helper()
+	block, err := encodeRecord(*testRecord("aaaaaaaa", 5200))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(block)
+}
+
 func TestACorruptStateFileIsSetAside(t *testing.T) {
-	record, _ := json.Marshal(testRecord("aaaaaaaa", 5200))
-	good := fmt.Sprintf(`{"version":1,"owner":"11111111-2222-3333-4444-555555555555","nextPort":5174,"instances":{"aaaaaaaa":%s}}`, record)
+	good := fileOf(t, recordJSON(t))
 	for name, bad := range map[string]string{
-		"cut":            good[:len(good)-9],
-		"empty":          "",
-		"another prefix": strings.Replace(good, `"aaaaaaaa":{`, `"bbbbbbbb":{`, 1),
-		"bad prefix":     strings.ReplaceAll(good, "aaaaaaaa", "../../etc"),
-		"null record":    strings.Replace(good, string(record), "null", 1),
-		"no port":        strings.Replace(good, `"port":5200`, `"port":0`, 1),
+		"cut":             good[:len(good)-9],
+		"empty":           "",
+		"edited":          strings.Replace(good, `"port":5200`, `"port":5201`, 1),
+		"another prefix":  fileOf(t, strings.Replace(recordJSON(t), `"aaaaaaaa":{`, `"bbbbbbbb":{`, 1)),
+		"bad prefix":      fileOf(t, strings.ReplaceAll(recordJSON(t), "aaaaaaaa", "../../etc")),
+		"null record":     fileOf(t, `"aaaaaaaa":null`),
+		"no port":         fileOf(t, strings.Replace(recordJSON(t), `"port":5200`, `"port":0`, 1)),
+		"one port, twice": fileOf(t, recordJSON(t)+","+strings.ReplaceAll(recordJSON(t), "aaaaaaaa", "bbbbbbbb")),
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -277,20 +294,43 @@ func TestACorruptStateFileIsSetAside(t *testing.T) {
 				t.Fatal(err)
 			}
 			s2 := &store{logError: s.logError}
-			_, lost, err := openStore(dir, s2)
+			loaded, lost, err := openStore(dir, s2)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer s2.lock.Close()
 			kept, _ := filepath.Glob(filepath.Join(dir, stateFile+".corrupt-*"))
-			if !lost || len(kept) != 1 {
-				t.Fatalf("lost %v, kept %v", lost, kept)
+			if !lost || loaded.Degraded == "" || len(kept) != 1 {
+				t.Fatalf("lost %v, degraded %q, kept %v", lost, loaded.Degraded, kept)
 			}
 			if data, _ := os.ReadFile(kept[0]); string(data) != bad {
 				t.Errorf("kept %q, want %q", data, bad)
 			}
 		})
 	}
+}
+
+func TestNoByteOfTheStateFileCanChangeUnnoticed(t *testing.T) {
+	good := []byte(fileOf(t, recordJSON(t)))
+	want, err := parseState(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(what string, data []byte) {
+		got, err := parseState(data)
+		if err == nil && !reflect.DeepEqual(got, want) {
+			t.Errorf("%s went unnoticed: %+v", what, got)
+		}
+	}
+	for at := range good {
+		check(fmt.Sprint("a cut at byte ", at), good[:at])
+		for bit := range 8 {
+			flipped := slices.Clone(good)
+			flipped[at] ^= 1 << bit
+			check(fmt.Sprint("a flip of bit ", bit, " of byte ", at), flipped)
+		}
+	}
+	t.Logf("%d bytes cut and flipped, bit by bit", len(good))
 }
 
 func TestAFileOfANewerVersionIsNotTouched(t *testing.T) {
@@ -311,10 +351,10 @@ func TestAFileOfANewerVersionIsNotTouched(t *testing.T) {
 }
 
 func FuzzParseState(f *testing.F) {
-	f.Add([]byte(`{"version":1,"owner":"x","nextPort":1,"instances":{"aaaaaaaa":{"prefix":"aaaaaaaa","port":1}}}`))
-	f.Add([]byte(`{"version":1,"instances":{"aaaaaaaa":null}}`))
+	f.Add([]byte(`{"version":1,"owner":"x","nextPort":1,"instances":{"aaaaaaaa":{"prefix":"aaaaaaaa","port":1}}`))
+	f.Add([]byte(`{"version":1,"instances":{"aaaaaaaa":null}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		s, err := parseState(data)
+		s, err := parseState(append(data, sum(data)...)) // else the checksum would keep the fuzzer out
 		if err != nil {
 			return
 		}
