@@ -64,6 +64,7 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (Instance, erro
 		op.quit()
 		return m.join(ctx, winner, req.Wait, err)
 	}
+	op.passed("reserved")
 	m.run(e, op, func(ctx context.Context) error { return m.create(ctx, e, op, req.Port) })
 	return m.await(ctx, e, op, req.Wait)
 }
@@ -136,6 +137,7 @@ func (m *Manager) create(ctx context.Context, e *entry, op *operation, port *int
 		m.remove(rec.Prefix)
 		return err
 	}
+	op.passed("intent")
 	close(op.intent)
 	answered := op.wait == WaitNone
 
@@ -150,6 +152,7 @@ func (m *Manager) create(ctx context.Context, e *entry, op *operation, port *int
 		if err == nil {
 			rec.Status, rec.Ready = Running, true
 			err = m.save(e, &rec)
+			op.passed("recorded")
 		}
 	}
 	switch {
@@ -221,12 +224,14 @@ func (m *Manager) startNew(ctx context.Context, rec *Record) error {
 		return err
 	}
 	rec.ContainerID = id
+	failpoint("create.created")
 	return m.runtime.Start(ctx, id)
 }
 
 // recordStart notes what the engine says of the started container. Where the
 // caller waits for no more, this is the acknowledgement and has to be durable.
 func (m *Manager) recordStart(ctx context.Context, e *entry, op *operation, rec *Record) error {
+	op.passed("started")
 	c, err := m.runtime.Inspect(ctx, ContainerName(rec.Prefix))
 	if err != nil {
 		return lostContainer(err)
@@ -269,7 +274,9 @@ func (m *Manager) undoCreate(ctx context.Context, rec Record) {
 		m.log().Warn("removing the container of a failed create; reconcile will try again",
 			zap.String("prefix", rec.Prefix), zap.Error(err))
 	}
+	failpoint("undo.removed")
 	m.forget(rec)
+	failpoint("undo.tombstone")
 	m.ports.free(rec.Port)
 }
 

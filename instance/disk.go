@@ -37,9 +37,11 @@ func writeFile(d disk, path string, mode fs.FileMode, data []byte) error {
 	if err := writeAndSync(d, tmp, mode, data); err != nil {
 		return err
 	}
+	failpoint("tmp." + filepath.Base(path))
 	if err := d.Rename(tmp, path); err != nil {
 		return err
 	}
+	failpoint("renamed." + filepath.Base(path))
 	// Without this, 10 of 30 power cuts lost an acknowledged change.
 	return d.SyncDir(filepath.Dir(path))
 }

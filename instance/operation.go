@@ -105,7 +105,11 @@ func (m *Manager) finish(e *entry, op *operation, err error) {
 	op.result, op.err = m.view(e), err
 	m.free(e)
 	close(op.done)
+	op.passed("acked")
 }
+
+// passed tells tests how far op has come: see failpoint.
+func (op *operation) passed(step string) { failpoint(op.name + "." + step) }
 
 // free gives the slot up, and has an event looked at that came meanwhile.
 func (m *Manager) free(e *entry) {

@@ -81,6 +81,7 @@ func (m *Manager) bringUp(ctx context.Context, e *entry, op *operation, before R
 	if err := m.save(e, &intent); err != nil {
 		return err
 	}
+	op.passed("intent")
 	close(op.intent)
 	err := m.gate.do(ctx, func() error { return m.startAgain(ctx, &rec, stopFirst) })
 	op.quit()
@@ -96,7 +97,9 @@ func (m *Manager) bringUp(ctx context.Context, e *entry, op *operation, before R
 	}
 	if err == nil {
 		rec.Status, rec.Ready = Running, true
-		return m.save(e, &rec)
+		err := m.save(e, &rec)
+		op.passed("recorded")
+		return err
 	}
 	if ctx.Err() == nil {
 		m.markFailed(ctx, e, rec, err)
@@ -168,6 +171,7 @@ func (m *Manager) stop(ctx context.Context, e *entry, op *operation) error {
 	if err := m.save(e, &intent); err != nil {
 		return err
 	}
+	op.passed("intent")
 	close(op.intent)
 	err := m.gate.do(ctx, func() error { return m.runtime.Stop(ctx, ContainerName(rec.Prefix)) })
 	switch {
@@ -176,9 +180,12 @@ func (m *Manager) stop(ctx context.Context, e *entry, op *operation) error {
 	case err != nil:
 		return err // still stopping: reconcile finishes it
 	}
+	op.passed("stopped")
 	stopped := now()
 	rec.Status, rec.StoppedAt, rec.Address = Stopped, &stopped, ""
-	return m.save(e, &rec)
+	err = m.save(e, &rec)
+	op.passed("recorded")
+	return err
 }
 
 func (m *Manager) delete(ctx context.Context, e *entry, op *operation) error {
@@ -188,12 +195,15 @@ func (m *Manager) delete(ctx context.Context, e *entry, op *operation) error {
 	if err := m.save(e, &intent); err != nil {
 		return err
 	}
+	op.passed("intent")
 	close(op.intent)
 	err := m.gate.do(ctx, func() error { return m.removeContainer(ctx, ContainerName(rec.Prefix)) })
 	if err != nil {
 		return err // still deleting: reconcile finishes it
 	}
+	op.passed("removed")
 	m.forget(rec)
+	op.passed("tombstone")
 	m.ports.rest(rec.Port)
 	return nil
 }
@@ -206,5 +216,6 @@ func (m *Manager) removeContainer(ctx context.Context, name string) error {
 		}
 		return err
 	}
+	failpoint("delete.stopped")
 	return m.runtime.Remove(ctx, name)
 }
