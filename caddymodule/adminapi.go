@@ -11,7 +11,8 @@ func init() {
 	caddy.RegisterModule(new(AdminAPI))
 }
 
-// AdminAPI serves the API on Caddy's admin endpoint, at `/api/instances`.
+// AdminAPI serves the API on Caddy's admin endpoint, at `/api/instances` and
+// `/api/health`.
 // There it needs no token: whoever reaches that endpoint may reconfigure the
 // whole server. Caddy refuses browsers and foreign hosts by itself.
 type AdminAPI struct{}
@@ -24,13 +25,15 @@ func (*AdminAPI) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Routes implements caddy.AdminRouter. Both patterns are needed: with the
+// Routes implements caddy.AdminRouter. Each path needs both patterns: with the
 // second alone, Caddy's mux redirects a POST to the first.
 func (*AdminAPI) Routes() []caddy.AdminRoute {
 	handler := caddy.AdminHandlerFunc(serveAdmin)
 	return []caddy.AdminRoute{
 		{Pattern: apiPath, Handler: handler},
 		{Pattern: apiPath + "/", Handler: handler},
+		{Pattern: healthPath, Handler: handler},
+		{Pattern: healthPath + "/", Handler: handler},
 	}
 }
 

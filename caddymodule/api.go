@@ -43,20 +43,22 @@ type action struct {
 // runner runs a call; prefix is the one in the path.
 type runner func(a *api, w http.ResponseWriter, r *http.Request, prefix string, query url.Values) (reply, error)
 
-// routes are the actions by what follows apiPath; * stands for a prefix. HEAD
-// is GET without the body, which net/http sees to.
+// routes are the actions by path; * stands for a prefix. HEAD is GET without
+// the body, which net/http sees to.
 var routes = map[string]map[string]action{
-	"": {
+	apiPath: {
 		http.MethodGet:  {[]string{"status", "template", "label", "limit", "cursor"}, (*api).list},
 		http.MethodPost: {[]string{"wait"}, (*api).create},
 	},
-	"/*": {
+	apiPath + "/*": {
 		http.MethodGet:    {nil, (*api).get},
 		http.MethodDelete: {nil, ending((*instance.Manager).Delete)},
 	},
-	"/*/start":   {http.MethodPost: {[]string{"wait"}, starting((*instance.Manager).Start)}},
-	"/*/stop":    {http.MethodPost: {nil, ending((*instance.Manager).Stop)}},
-	"/*/restart": {http.MethodPost: {[]string{"wait"}, starting((*instance.Manager).Restart)}},
+	apiPath + "/*/start":    {http.MethodPost: {[]string{"wait"}, starting((*instance.Manager).Start)}},
+	apiPath + "/*/stop":     {http.MethodPost: {nil, ending((*instance.Manager).Stop)}},
+	apiPath + "/*/restart":  {http.MethodPost: {[]string{"wait"}, starting((*instance.Manager).Restart)}},
+	healthPath:              {http.MethodGet: {nil, (*api).health}},
+	healthPath + "/confirm": {http.MethodPost: {nil, (*api).confirm}},
 }
 
 // serve answers r.
@@ -104,27 +106,22 @@ func (a *api) dispatch(w http.ResponseWriter, r *http.Request) (reply, error) {
 
 // parsePath splits an escaped path into its route and the prefix in it.
 func parsePath(path string) (route, prefix string, err error) {
-	rest, ok := strings.CutPrefix(path, apiPath)
-	if ok && rest != "" {
-		if rest[0] != '/' {
-			ok = false
-		}
-		var tail string
-		var more bool
-		prefix, tail, more = strings.Cut(rest[1:], "/")
-		rest = "/*"
-		if more {
-			rest += "/" + tail
-		}
-		ok = ok && prefix != ""
+	if _, known := routes[path]; known && !strings.Contains(path, "*") {
+		return path, "", nil
 	}
-	if _, known := routes[rest]; !ok || !known {
-		return "", "", instance.Errorf(noRoute, "no such route: the API is at %s", apiPath)
+	rest, ok := strings.CutPrefix(path, apiPath+"/")
+	prefix, tail, more := strings.Cut(rest, "/")
+	route = apiPath + "/*"
+	if more {
+		route += "/" + tail
+	}
+	if _, known := routes[route]; !ok || !known || prefix == "" {
+		return "", "", instance.Errorf(noRoute, "no such route: the API is at %s and %s", apiPath, healthPath)
 	}
 	if prefix, err = url.PathUnescape(prefix); err != nil {
 		prefix = "" // no instance has that name
 	}
-	return rest, prefix, nil
+	return route, prefix, nil
 }
 
 func refuseMethod(w http.ResponseWriter, actions map[string]action) error {

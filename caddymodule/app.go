@@ -71,10 +71,15 @@ type App struct {
 	// The recipes for instances, by name. At least one is needed.
 	Templates map[string]*Template `json:"templates,omitempty"`
 
+	// What is done after a generated file in the state directory changed, so
+	// that other programs follow.
+	ReloadHooks []*ReloadHook `json:"reload_hooks,omitempty"`
+
 	ctx        caddy.Context
 	settings   *instance.Settings // complete but for the URL, which Start may have to find
 	dockerHost string             // Docker, expanded
 	engine     *engine
+	hooks      []*hook
 	sites      []*caddyhttp.Server // servers with our proxy handler; they tell the URL
 }
 
@@ -102,11 +107,29 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("sandbox: state_dir: %w", err)
 	}
+	a.settings.Projected = a.projected
 	if err := ctx.GetMetricsRegistry().Register(instanceMetrics{}); err != nil {
 		return fmt.Errorf("sandbox: registering metrics: %w", err)
 	}
-	a.engine, err = acquireEngine(dir, a.dockerHost)
-	return err
+	if a.engine, err = acquireEngine(dir, a.dockerHost); err != nil {
+		return err
+	}
+	for i, config := range a.ReloadHooks {
+		h, err := config.acquire(dir, expand)
+		if err != nil {
+			return fmt.Errorf("sandbox: reload_hook %d: %w", i+1, err)
+		}
+		a.hooks = append(a.hooks, h)
+	}
+	return nil
+}
+
+// projected tells the hooks that a generated file has new bytes. The Manager
+// calls it for the configuration in force, from the goroutine that writes.
+func (a *App) projected(file string) {
+	for _, h := range a.hooks {
+		h.notify(file)
+	}
 }
 
 // Start puts this configuration in force; the first one opens the state
@@ -132,7 +155,8 @@ func (a *App) Cleanup() error {
 		return nil
 	}
 	a.engine.detach(a)
-	return a.engine.release()
+	err := a.engine.release() // before the hooks: closing may write once more
+	return errors.Join(err, releaseHooks(a.hooks))
 }
 
 func (a *App) manager() *instance.Manager { return a.engine.manager }

@@ -53,7 +53,18 @@ func init() {
 //	        pids    <number>
 //	        ready   <duration>
 //	    }
+//	    reload_hook {
+//	        signal   <name> <pid file>
+//	        command  <words...>
+//	        post     <url>
+//	        files    <files...>
+//	        debounce <duration>
+//	        timeout  <duration>
+//	    }
 //	}
+//
+// The words template and reload_hook may come again; a hook has one of signal,
+// command and post.
 func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 	d.Next() // the option's name
 	if existing != nil {
@@ -78,6 +89,7 @@ func (a *App) words() words {
 		"default_template": textWord(&a.DefaultTemplate),
 		"defaults":         {parse: a.parseDefaults},
 		"template":         {parse: a.parseTemplate, repeatable: true},
+		"reload_hook":      {parse: a.parseReloadHook, repeatable: true},
 	}
 }
 
@@ -116,6 +128,30 @@ func (t *Template) words() words {
 		"pids":    intWord(&t.Pids),
 		"ready":   durationWord(&t.Ready),
 	}
+}
+
+func (a *App) parseReloadHook(d *caddyfile.Dispenser) error {
+	hook := new(ReloadHook)
+	a.ReloadHooks = append(a.ReloadHooks, hook)
+	return parseBlock(d, hook.words())
+}
+
+func (h *ReloadHook) words() words {
+	return words{
+		"signal":   {parse: h.parseSignal},
+		"command":  listWord(&h.Command),
+		"post":     textWord(&h.Post),
+		"files":    listWord(&h.Files),
+		"debounce": durationWord(&h.Debounce),
+		"timeout":  durationWord(&h.Timeout),
+	}
+}
+
+func (h *ReloadHook) parseSignal(d *caddyfile.Dispenser) error {
+	if !d.AllArgs(&h.Signal, &h.PIDFile) {
+		return d.Err("signal: write <name> <pid file>, such as HUP /run/proxy.pid")
+	}
+	return endOfWord(d)
 }
 
 // parseSiteAPI reads the directive. Syntax:
@@ -159,11 +195,15 @@ const (
 // `reverse_proxy` to the instance that it finds, both in one route. Syntax:
 //
 //	sandbox_proxy [<matcher>] {
-//	    upstream auto|container|published
+//	    upstream    auto|container|published
+//	    routes_file <path>
 //
 //	    # any subdirective of reverse_proxy, except those that choose the
 //	    # upstream: to and dynamic
 //	}
+//
+// With routes_file it is a stand-by proxy: the handler is `sandbox_file`, and
+// needs no sandbox app.
 func parseProxy(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	h.Next() // the directive's name
 	matcher, err := h.ExtractMatcherSet()
@@ -190,12 +230,9 @@ func parseProxy(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	if err := proxy.FinalizeUnmarshalCaddyfile(h); err != nil {
 		return nil, err
 	}
-	proxy.DynamicUpstreamsRaw = caddyconfig.JSONModuleObject(&own.upstreams, "source", "sandbox", nil)
-	if !own.transport {
-		proxy.TransportRaw = caddyconfig.JSONModuleObject(new(Transport), "protocol", "sandbox", nil)
-	}
+	finder := own.complete(proxy)
 	route := caddyhttp.Route{HandlersRaw: []json.RawMessage{
-		caddyconfig.JSONModuleObject(new(Handler), "handler", "sandbox", nil),
+		finder,
 		caddyconfig.JSONModuleObject(proxy, "handler", "reverse_proxy", nil),
 	}}
 	if matcher != nil {
@@ -206,14 +243,50 @@ func parseProxy(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 
 // ownWords is what sandbox_proxy itself has to know of its block.
 type ownWords struct {
-	upstreams Upstreams
-	transport bool // the block has a transport
+	upstream   string
+	routesFile string
+	transport  string // name of the one that the block has
+}
+
+// complete gives proxy the upstreams, and a transport unless the block has
+// one, and returns the handler that goes before it.
+func (own ownWords) complete(proxy *reverseproxy.Handler) (finder json.RawMessage) {
+	var transport json.RawMessage
+	if own.routesFile != "" {
+		proxy.DynamicUpstreamsRaw = caddyconfig.JSONModuleObject(&FileUpstreams{Path: own.routesFile}, "source", "sandbox_file", nil)
+		transport = caddyconfig.JSONModuleObject(fileTransport(), "protocol", "http", nil)
+		finder = caddyconfig.JSONModuleObject(&FileHandler{Path: own.routesFile}, "handler", "sandbox_file", nil)
+	} else {
+		proxy.DynamicUpstreamsRaw = caddyconfig.JSONModuleObject(&Upstreams{Upstream: own.upstream}, "source", "sandbox", nil)
+		transport = caddyconfig.JSONModuleObject(new(Transport), "protocol", "sandbox", nil)
+		finder = caddyconfig.JSONModuleObject(new(Handler), "handler", "sandbox", nil)
+	}
+	if own.transport == "" {
+		proxy.TransportRaw = transport
+	}
+	return finder
+}
+
+// check refuses words that mean nothing beside a file of routes.
+func (own ownWords) check(d *caddyfile.Dispenser) error {
+	switch {
+	case own.routesFile == "":
+	case own.upstream != "":
+		return d.Err("upstream does not go with routes_file: the file says what to dial")
+	case own.transport == "sandbox":
+		return d.Err("transport sandbox does not go with routes_file: it connects to instances of this server")
+	}
+	return nil
 }
 
 // takeOwnWords reads the words that are not reverse_proxy's out of d, refuses
 // those that would bypass the instance, and leaves d at its start.
-func takeOwnWords(d *caddyfile.Dispenser) (ownWords, error) {
-	var own ownWords
+func takeOwnWords(d *caddyfile.Dispenser) (own ownWords, err error) {
+	take := words{
+		"upstream":    upstreamWord(&own.upstream),
+		"routes_file": textWord(&own.routesFile),
+	}
+	seen := map[string]bool{}
 	d.Next() // the directive's name
 	if d.NextArg() {
 		return own, d.Errf("sandbox_proxy takes no upstream (%s): it proxies to the instance that the host names", d.Val())
@@ -222,23 +295,30 @@ func takeOwnWords(d *caddyfile.Dispenser) (ownWords, error) {
 		if d.Nesting() > 1 {
 			continue // inside a subdirective's own block
 		}
-		switch name := d.Val(); name {
-		case "to", "dynamic":
-			return own, d.Errf("sandbox_proxy takes no %q: it proxies to the instance that the host names", name)
-		case "upstream":
-			if own.upstreams.Upstream != "" {
-				return own, d.Err("upstream is given twice")
+		name := d.Val()
+		if word, ok := take[name]; ok {
+			if seen[name] {
+				return own, d.Errf("%s is given twice", name)
 			}
-			if err := upstreamWord(&own.upstreams.Upstream).parse(d); err != nil {
+			seen[name] = true
+			if err := word.parse(d); err != nil {
 				return own, err
 			}
 			d.DeleteN(2)
-		case "transport":
-			own.transport = true
-			fallthrough
-		default:
-			d.RemainingArgs() // a value may look like a word of ours
+			continue
 		}
+		switch name {
+		case "to", "dynamic":
+			return own, d.Errf("sandbox_proxy takes no %q: it proxies to the instance that the host names", name)
+		case "transport":
+			if d.NextArg() {
+				own.transport = d.Val()
+			}
+		}
+		d.RemainingArgs() // a value may look like a word of ours
+	}
+	if err := own.check(d); err != nil {
+		return own, err
 	}
 	d.Reset()
 	return own, nil

@@ -9,4 +9,8 @@
 // survives a reload. A request is resolved in proxy.go, gets its address in
 // upstreams.go and its connection in transport.go. A call of the API is routed
 // in api.go, and its error becomes an answer by the table in errors.go.
+//
+// Programs that live on the files in the state directory have their own part:
+// sandboxfile.go is the stand-by proxy, reloadhook.go has others follow a
+// change, and command.go shows what would be imported.
 package caddymodule

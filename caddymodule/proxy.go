@@ -66,47 +66,52 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 // response is complete, or the upgraded connection closed.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	prefix, ok := prefixOf(r.Host, h.app.settings.Domain)
-	h.setPlaceholders(r, prefix)
+	setPlaceholders(r, prefix, h.get)
 	if !ok {
-		h.refuse(w, r, noInstance())
+		refuse(w, r, noInstance(), h.app.settings.Log)
 		return nil
 	}
 	lease, err := h.app.manager().Acquire(prefix)
 	if err != nil {
-		h.refuse(w, r, err)
+		refuse(w, r, err, h.app.settings.Log)
 		return nil
 	}
 	defer lease.Release()
 	caddyhttp.SetVar(r.Context(), leaseVar, lease)
 	err = next.ServeHTTP(w, r)
-	if failed, ok := h.explain(r, prefix, err); ok {
-		h.refuse(w, r, failed)
+	if failed, ok := explainFailure(r, prefix, err, h.get, h.app.settings.Log); ok {
+		refuse(w, r, failed, h.app.settings.Log)
 		return nil
 	}
 	return err
 }
 
+func (h *Handler) get(prefix string) (instance.Instance, error) { return h.app.manager().Get(prefix) }
+
 func noInstance() *instance.Error {
 	return instance.Errorf(instance.NotFound, "there is no instance at this host")
 }
 
+// getter looks an instance up as it is now.
+type getter func(prefix string) (instance.Instance, error)
+
 // setPlaceholders lets the placeholders be looked up, by whoever asks; without
 // an instance they are empty.
-func (h *Handler) setPlaceholders(r *http.Request, prefix string) {
+func setPlaceholders(r *http.Request, prefix string, get getter) {
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	repl.Map(func(key string) (any, bool) {
 		switch key {
 		case "http.sandbox.prefix":
 			return prefix, true
 		case "http.sandbox.port", "http.sandbox.status", "http.sandbox.template":
-			return h.lookUp(prefix, key)
+			return lookUp(prefix, key, get)
 		}
 		return nil, false
 	})
 }
 
-func (h *Handler) lookUp(prefix, key string) (any, bool) {
-	got, err := h.app.manager().Get(prefix)
+func lookUp(prefix, key string, get getter) (any, bool) {
+	got, err := get(prefix)
 	if err != nil {
 		return "", true
 	}
@@ -120,10 +125,10 @@ func (h *Handler) lookUp(prefix, key string) (any, bool) {
 	}
 }
 
-// explain turns an error of the proxy behind us, which means that nothing was
+// explainFailure turns an error of the proxy behind us, which means that nothing was
 // written yet, into ours. Others pass: of a client that left, and those that
 // the operator's own routes for responses of dev servers end in.
-func (h *Handler) explain(r *http.Request, prefix string, err error) (*instance.Error, bool) {
+func explainFailure(r *http.Request, prefix string, err error, get getter, log *zap.Logger) (*instance.Error, bool) {
 	failed, ok := errors.AsType[caddyhttp.HandlerError](err)
 	if !ok || devServerAnswered(r) {
 		return nil, false
@@ -135,10 +140,10 @@ func (h *Handler) explain(r *http.Request, prefix string, err error) (*instance.
 	default:
 		return nil, false
 	}
-	if c := h.app.settings.Log.Check(zap.WarnLevel, "dev server does not answer"); c != nil {
+	if c := log.Check(zap.WarnLevel, "dev server does not answer"); c != nil {
 		c.Write(zap.String("prefix", prefix), zap.Error(failed.Err))
 	}
-	return h.notServed(prefix, failed.Err), true
+	return notServed(prefix, failed.Err, get), true
 }
 
 // devServerAnswered reports whether reverse_proxy got a response.
@@ -149,8 +154,8 @@ func devServerAnswered(r *http.Request) bool {
 }
 
 // notServed says why prefix did not answer, as far as its state tells now.
-func (h *Handler) notServed(prefix string, cause error) *instance.Error {
-	got, err := h.app.manager().Get(prefix)
+func notServed(prefix string, cause error, get getter) *instance.Error {
+	got, err := get(prefix)
 	if err != nil {
 		return noInstance()
 	}
@@ -167,13 +172,13 @@ func (h *Handler) notServed(prefix string, cause error) *instance.Error {
 }
 
 // refuse answers a request that reaches no dev server.
-func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
+func refuse(w http.ResponseWriter, r *http.Request, err error, log *zap.Logger) {
 	id := requestID(r)
 	w.Header().Set("X-Request-Id", id)
 	if wantsPage(r) && writePage(w, err) {
 		return
 	}
-	writeError(w, err, id, h.app.settings.Log)
+	writeError(w, err, id, log)
 }
 
 // Interface guards

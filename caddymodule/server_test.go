@@ -72,15 +72,26 @@ func newServer(t *testing.T) *server {
 	newRuntime = func(_, owner string) (instance.Runtime, error) { return s.engine.Runtime(owner), nil }
 	t.Cleanup(func() {
 		transport.CloseIdleConnections()
+		var last []*hook
+		hooks.Range(func(_, h any) bool { last = append(last, h.(*hook)); return true })
 		if err := caddy.Stop(); err != nil {
 			t.Error(err)
 		}
+		endHooks(last, 10*time.Second) // some write into the folder that is removed next
 		newRuntime = docker
 		if inForce.top() != nil {
 			t.Error("a configuration is still in force after Caddy stopped")
 		}
 		engines.Range(func(key, _ any) bool {
 			t.Errorf("the engine of %v is still in the pool after Caddy stopped", key)
+			return true
+		})
+		routesFiles.Range(func(key, _ any) bool {
+			t.Errorf("the file of routes %v is still in the pool after Caddy stopped", key)
+			return true
+		})
+		hooks.Range(func(key, _ any) bool {
+			t.Errorf("the hook %v is still in the pool after Caddy stopped", key)
 			return true
 		})
 	})
@@ -161,7 +172,7 @@ func (s *server) caddyfile(c config) string {
 			}
 		}
 	`)
-	text := strings.ReplaceAll(`{
+	text := strings.NewReplacer("{sites}", sites, "{sandbox}", c.sandbox).Replace(`{
 		admin localhost:{admin}
 		persist_config off
 		auto_https off
@@ -180,11 +191,11 @@ func (s *server) caddyfile(c config) string {
 			{templates}
 		}
 	}
-	{sites}`, "{sites}", sites)
+	{sites}`)
 	return strings.NewReplacer(
 		"{admin}", fmt.Sprint(s.adminPort), "{site}", fmt.Sprint(s.sitePort), "{dir}", s.dir,
 		"{domain}", testDomain, "{ports}", s.ports.String(), "{state}", cmp.Or(c.state, "state"),
-		"{options}", c.options, "{sandbox}", c.sandbox, "{templates}", templates, "{proxy}", c.proxy,
+		"{options}", c.options, "{templates}", templates, "{proxy}", c.proxy,
 	).Replace(text)
 }
 

@@ -107,7 +107,11 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	// A dial may outlast this request, so what it needs is not in Caddy's
 	// variables, which others write.
 	ctx := context.WithValue(r.Context(), targetKey{}, target{endpoint, dial.Address})
-	return t.pool.RoundTrip(r.WithContext(ctx))
+	res, err := t.pool.RoundTrip(r.WithContext(ctx))
+	if err == nil {
+		asWebSocket(res)
+	}
+	return res, err
 }
 
 // dial makes a connection that ends with its endpoint.

@@ -38,11 +38,13 @@ type Client struct {
 	networks flights[string]
 	images   imageCache
 	bridge   bridgeCache
+	adopted  *adoptions
 }
 
 var (
 	_ instance.Runtime    = (*Client)(nil)
 	_ instance.Projecting = (*Client)(nil)
+	_ instance.Adopting   = (*Client)(nil)
 )
 
 // Deadlines say how long the engine may take to answer. No call of a [Client]
@@ -94,6 +96,7 @@ func New(o Options) (*Client, error) {
 		owner:     o.Owner,
 		project:   projectName(o.Owner),
 		life:      newLifetime(),
+		adopted:   newAdoptions(),
 	}
 	var err error
 	if c.frame, err = c.newComposeFrame(); err != nil {

@@ -50,7 +50,8 @@ func (c *Client) follow(ctx context.Context, notify func(instance.Event)) (opene
 	if err != nil {
 		return false
 	}
-	messages, failure := engine.Events(ctx, events.ListOptions{Filters: c.watchedEvents()})
+	filter, outgrown := c.watchedEvents()
+	messages, failure := engine.Events(ctx, events.ListOptions{Filters: filter})
 	defer func() { // see the library's goroutine end
 		cancel()
 		for range failure {
@@ -66,18 +67,39 @@ func (c *Client) follow(ctx context.Context, notify func(instance.Event)) (opene
 	for {
 		select { // the library never closes messages
 		case m := <-messages:
-			notify(instance.Event{Prefix: m.Actor.Attributes[labelPrefix]})
+			if prefix := c.prefixOf(m.Actor); prefix != "" {
+				notify(instance.Event{Prefix: prefix})
+			}
+		case <-outgrown:
+			return true
 		case <-failure: //nolint:errcheck // whatever ended the stream, it is opened again
 			return true
 		}
 	}
 }
 
-func (c *Client) watchedEvents() filters.Args {
-	args := c.ownContainers()
-	args.Add("type", string(events.ContainerEventType))
+// watchedEvents asks for our containers' events alone, until outgrown tells
+// that it no longer finds them all: the engine cannot be asked for those with a
+// label or an id, so where a container was adopted, it has to tell everybody's.
+func (c *Client) watchedEvents() (filter filters.Args, outgrown <-chan struct{}) {
+	filter = filters.NewArgs(filters.Arg("type", string(events.ContainerEventType)))
 	for _, action := range watched {
-		args.Add("event", string(action))
+		filter.Add("event", string(action))
 	}
-	return args
+	select {
+	case <-c.adopted.begun:
+	default:
+		outgrown = c.adopted.begun
+		filter.Add("label", labelManager+"="+c.owner)
+	}
+	return filter, outgrown
+}
+
+// prefixOf is that of the container that an event is about; empty if that is
+// somebody else's.
+func (c *Client) prefixOf(actor events.Actor) string {
+	if actor.Attributes[labelManager] == c.owner {
+		return actor.Attributes[labelPrefix]
+	}
+	return c.adopted.prefixOf(actor.ID)
 }

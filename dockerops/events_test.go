@@ -58,7 +58,8 @@ func (s *eventStream) opened(t *testing.T) {
 }
 
 func (s *eventStream) tell(action, prefix string) {
-	s.lines <- fmt.Sprintf(`{"Type":"container","Action":%q,"Actor":{"ID":"c1","Attributes":{"sandbox.prefix":%q}}}`, action, prefix)
+	s.lines <- fmt.Sprintf(`{"Type":"container","Action":%q,"Actor":{"ID":"c1","Attributes":{"sandbox.manager":%q,"sandbox.prefix":%q}}}`,
+		action, testOwner, prefix)
 }
 
 func (s *eventStream) cut() { s.cuts <- struct{}{} }

@@ -151,10 +151,13 @@ func newSilentEngine(t *testing.T) (host string) {
 	return "unix://" + socket
 }
 
+// testOwner is the owner of a client of a fake engine.
+const testOwner = "01234567-89ab-4def-8123-456789abcdef"
+
 // clientOn is a client of a fake engine, with deadlines fit for a test.
 func clientOn(t *testing.T, host string) *Client {
 	t.Helper()
-	c, err := New(Options{Host: host, Owner: "01234567-89ab-4def-8123-456789abcdef"})
+	c, err := New(Options{Host: host, Owner: testOwner})
 	must(t, err)
 	c.Deadlines = Deadlines{
 		Ping: 200 * time.Millisecond, List: 200 * time.Millisecond, Inspect: 200 * time.Millisecond,

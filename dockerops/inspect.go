@@ -41,12 +41,16 @@ func (c *Client) List(ctx context.Context) ([]instance.Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	containers := make([]instance.Container, len(summaries))
+	ids := c.adopted.all()
+	for _, summary := range summaries {
+		ids = append(ids, summary.ID)
+	}
+	containers := make([]instance.Container, len(ids))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallelInspects)
-	for i, summary := range summaries {
+	for i, id := range ids {
 		group.Go(func() (err error) {
-			containers[i], err = c.Inspect(ctx, summary.ID)
+			containers[i], err = c.Inspect(ctx, id)
 			if instance.KindOf(err) == instance.NotFound {
 				return nil
 			}
@@ -74,8 +78,20 @@ func (c *Client) own(ctx context.Context, ref string) (container.InspectResponse
 	return found, err
 }
 
-// lookUp finds a container, whoever made it.
+// lookUp finds a container, whoever made it. A name of ours that an adopted
+// container answers to is that one's until it is gone.
 func (c *Client) lookUp(ctx context.Context, ref string) (found container.InspectResponse, err error) {
+	if id := c.adopted.named(ref); id != "" {
+		found, err = c.ask(ctx, id)
+		if !errdefs.IsNotFound(err) {
+			return found, err
+		}
+		c.adopted.forget(id)
+	}
+	return c.ask(ctx, ref)
+}
+
+func (c *Client) ask(ctx context.Context, ref string) (found container.InspectResponse, err error) {
 	err = c.query(ctx, "inspecting container "+ref, c.Deadlines.Inspect,
 		func(ctx context.Context, engine *client.Client) (err error) {
 			found, err = engine.ContainerInspect(ctx, ref)
@@ -88,7 +104,8 @@ func (c *Client) lookUp(ctx context.Context, ref string) (found container.Inspec
 }
 
 func (c *Client) owns(found container.InspectResponse) bool {
-	return found.Config.Labels[labelManager] == c.owner && found.Config.Labels[labelPrefix] != ""
+	labels := found.Config.Labels
+	return labels[labelManager] == c.owner && labels[labelPrefix] != "" || c.adopted.prefixOf(found.ID) != ""
 }
 
 func nameOf(found container.InspectResponse) string { return strings.TrimPrefix(found.Name, "/") }
@@ -100,6 +117,9 @@ func (c *Client) describe(ctx context.Context, found container.InspectResponse) 
 		return instance.Container{}, err
 	}
 	spec := specOf(found, img)
+	if prefix := c.adopted.prefixOf(found.ID); prefix != "" {
+		spec = adoptedSpec(spec, prefix, found.HostConfig)
+	}
 	state := found.State
 	return instance.Container{
 		ID:         found.ID,

@@ -19,8 +19,10 @@ func (c *Client) Start(ctx context.Context, ref string) error {
 	case found.State.Running:
 		return nil
 	}
-	if err := c.attach(ctx, found); err != nil {
-		return err
+	if c.adopted.prefixOf(found.ID) == "" { // else it has a network of its maker's
+		if err := c.attach(ctx, found); err != nil {
+			return err
+		}
 	}
 	return c.call(ctx, "starting container "+nameOf(found), c.Deadlines.Change,
 		func(ctx context.Context, engine *client.Client) error {
@@ -52,6 +54,9 @@ func (c *Client) Remove(ctx context.Context, ref string) error {
 	found, err := c.own(ctx, ref)
 	if err == nil {
 		err = c.remove(ctx, found)
+	}
+	if err == nil {
+		c.adopted.forget(found.ID)
 	}
 	if errdefs.IsNotFound(err) { // the engine says so; a foreign one is another NotFound
 		return nil

@@ -54,6 +54,25 @@ func (old *oldState) merge(other oldState) {
 	}
 }
 
+// keepStrangers keeps a copy of each file that a first start finds where ours
+// will be: whoever made it, it was not us.
+func (m *Manager) keepStrangers(projections []Projection) error {
+	paths := []string{stateFile}
+	for _, p := range projections {
+		paths = append(paths, p.Path)
+	}
+	for _, name := range paths {
+		path := filepath.Join(m.dir, name)
+		if _, err := m.store.disk.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err := keepCopy(m.store.disk, path, "imported"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // keepCopy puts a copy of path beside it, with why and the time in its name.
 func keepCopy(d disk, path, why string) error {
 	data, err := d.ReadFile(path)
@@ -70,8 +89,7 @@ func asideName(path, why string) string {
 	return path + "." + why + "-" + time.Now().UTC().Format("20060102T150405.000000000")
 }
 
-// importRecords makes records of the old instances, of the default template,
-// and keeps a copy of each old file before anything is written over it.
+// importRecords makes records of the old instances, of the default template.
 // Whether a container of one runs is for the first reconcile to see.
 func (m *Manager) importRecords(loaded *state) error {
 	if len(loaded.old.sources) == 0 {
@@ -85,11 +103,6 @@ func (m *Manager) importRecords(loaded *state) error {
 	name, template, err := s.template(nil)
 	if err != nil && len(loaded.old.instances) > 0 {
 		return Errorf(StateFailed, "importing the instances in %s: %w: set default_template", m.dir, err)
-	}
-	for _, source := range loaded.old.sources {
-		if err := keepCopy(m.store.disk, source, "imported"); err != nil {
-			return err
-		}
 	}
 	loaded.Instances = map[string]*Record{}
 	for _, in := range loaded.old.instances {
@@ -182,6 +195,11 @@ func match(in oldInstance, candidates []Candidate) (found Candidate, reason stri
 	return Candidate{}, reason
 }
 
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
 // ImportPlan says what the first start in dir would take over from the old
 // system, a line each, and changes nothing. candidates are the engine's
 // running containers; nil where it did not answer. There is nothing to import
@@ -202,6 +220,9 @@ func ImportPlan(dir string, candidates []Candidate) ([]string, error) {
 	var lines []string
 	for _, source := range old.sources {
 		lines = append(lines, "read "+source+" (a copy is kept beside it)")
+	}
+	if path := filepath.Join(dir, "docker-compose.yml"); exists(path) {
+		lines = append(lines, "replace "+path+" (a copy is kept beside it)")
 	}
 	for _, in := range old.instances {
 		fate := "stopped"

@@ -154,6 +154,19 @@ func TestAnImportWithoutADefaultTemplateChangesNothing(t *testing.T) {
 	b.awaitStatus("aaaaaaaa", instance.Stopped, instance.ReasonImported)
 }
 
+func TestAFirstStartKeepsWhatStandsInItsPlace(t *testing.T) {
+	b := oldSystem(t, map[string]string{"config/subdomain-proxy.json": `{"routes":{}}`})
+	b.open()
+	kept, _ := filepath.Glob(filepath.Join(b.dir, "config/subdomain-proxy.json.imported-*"))
+	if len(kept) != 1 {
+		t.Fatalf("kept %v", kept)
+	}
+	b.reopen()
+	if again, _ := filepath.Glob(filepath.Join(b.dir, "config/subdomain-proxy.json.imported-*")); len(again) != 1 {
+		t.Errorf("a later start kept a copy of our own file: %v", again)
+	}
+}
+
 func TestAForeignStateFileIsNotOverwritten(t *testing.T) {
 	b := oldSystem(t, map[string]string{".instances.json": `{"name":"something else"}`})
 	m := instance.New(b.dir, func(owner string) (instance.Runtime, error) { return b.engine.Runtime(owner), nil })

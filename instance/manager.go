@@ -150,6 +150,11 @@ func (m *Manager) Open() (err error) {
 	if p, ok := m.runtime.(Projecting); ok {
 		projections = append(projections, p.Projection())
 	}
+	if loaded.first {
+		if err := m.keepStrangers(projections); err != nil {
+			return errors.Join(err, m.runtime.Close())
+		}
+	}
 	if err := m.store.begin(loaded.Instances, projections); err != nil {
 		return errors.Join(err, m.runtime.Close())
 	}

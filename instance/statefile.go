@@ -25,7 +25,8 @@ type state struct {
 	Degraded  string             `json:"degraded,omitempty"`
 	Instances map[string]*Record `json:"instances"`
 
-	old oldState // a first start only: what the system before this one left
+	first bool     // there was no state of ours
+	old   oldState // a first start only: what the system before this one left
 }
 
 // parseState reads a state file and refuses what it cannot vouch for: names in

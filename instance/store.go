@@ -149,7 +149,7 @@ func (s *store) load(lockOwner string) (loaded state, lost bool, err error) {
 // firstState is that of a directory without a state of ours.
 func (s *store) firstState() (state, error) {
 	old, err := findOldState(s.disk, s.dir)
-	return state{Owner: uuid.NewString(), NextPort: old.nextPort, old: old}, err
+	return state{Owner: uuid.NewString(), NextPort: old.nextPort, first: true, old: old}, err
 }
 
 // begin takes over the loaded records, writes every file and starts the

@@ -12,8 +12,24 @@ main() {
 	have gcc || missing+=(gcc libc6-dev) # for the race detector
 	have strace || missing+=(strace)
 	have curl || missing+=(curl ca-certificates)
+	have_nginx || missing+=(nginx)
 	have_browser || missing+=("$(browser_package)")
-	[ ${#missing[@]} = 0 ] || apt_install "${missing[@]}"
+	[ ${#missing[@]} = 0 ] && return
+	apt_install "${missing[@]}"
+	case " ${missing[*]} " in *" nginx "*) stop_nginx ;; esac
+}
+
+# have_nginx looks where only root's PATH leads, too.
+have_nginx() { have nginx || [ -x /usr/sbin/nginx ]; }
+
+# stop_nginx ends the server that Debian starts with the package: the tests run
+# their own.
+stop_nginx() {
+	if [ -d /run/systemd/system ]; then
+		systemctl disable --now nginx
+	else
+		service nginx stop || true
+	fi >/dev/null 2>&1
 }
 
 have_browser() {
