@@ -130,7 +130,7 @@ func (h *Handler) explain(r *http.Request, prefix string, err error) (*instance.
 	}
 	switch failed.StatusCode {
 	case http.StatusGatewayTimeout:
-		return instance.Errorf(instance.Timeout, "the dev server did not answer in time: %w", err), true
+		return &instance.Error{Kind: instance.Timeout, Message: "the dev server did not answer in time", Err: err}, true
 	case http.StatusBadGateway, http.StatusServiceUnavailable:
 	default:
 		return nil, false
@@ -161,7 +161,7 @@ func (h *Handler) notServed(prefix string, cause error) *instance.Error {
 		Err:        cause,
 	}
 	if got.Status == instance.Running {
-		e.Message = "the instance is running, but its dev server does not answer"
+		e.Message = instance.NotAnswering
 	}
 	return e.With("status", got.Status).With("reason", got.Reason)
 }
