@@ -69,7 +69,7 @@ func explain(err error, into any) error {
 			return instance.Errorf(instance.BadRequest, "%s: is given twice", field).
 				With("field", field).With("allowed", []string{"each key once"})
 		}
-		return instance.Errorf(instance.BadRequest, "body: is not valid JSON at byte %d", bad.ByteOffset).
+		return instance.Errorf(instance.BadRequest, "body: must be one JSON object and nothing after it; byte %d does not fit", bad.ByteOffset).
 			With("field", "body").With("allowed", []string{"one JSON object"})
 	}
 	return instance.Errorf(instance.BadRequest, "body: %w", err).With("field", "body")

@@ -135,7 +135,7 @@ func explainFailure(r *http.Request, prefix string, err error, get getter, log *
 	}
 	switch failed.StatusCode {
 	case http.StatusGatewayTimeout:
-		return instance.Errorf(instance.Timeout, "the dev server did not answer in time: %w", err), true
+		return &instance.Error{Kind: instance.Timeout, Message: "the dev server did not answer in time", Err: err}, true
 	case http.StatusBadGateway, http.StatusServiceUnavailable:
 	default:
 		return nil, false
@@ -166,7 +166,7 @@ func notServed(prefix string, cause error, get getter) *instance.Error {
 		Err:        cause,
 	}
 	if got.Status == instance.Running {
-		e.Message = "the instance is running, but its dev server does not answer"
+		e.Message = instance.NotAnswering
 	}
 	return e.With("status", got.Status).With("reason", got.Reason)
 }

@@ -308,7 +308,8 @@ func checkSame(first *Record, hash string) error {
 	if first.RequestHash == hash {
 		return nil
 	}
-	return badField("Idempotency-Key", "this Idempotency-Key was used for another request: take a new one")
+	return badField("Idempotency-Key", "this Idempotency-Key was used for another request: take a new one",
+		"a key for this request alone")
 }
 
 // join waits with the first request of an idempotency key.
@@ -349,13 +350,28 @@ var (
 	labelGrammar = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`)
 )
 
+// What errors about them say is allowed.
+var (
+	envAllowed = []string{
+		"names that match " + envGrammar.String() + " and do not begin with SANDBOX_",
+		fmt.Sprintf("at most %d entries and %d bytes", maxEnv, maxEnvBytes),
+		"no NUL bytes",
+	}
+	labelsAllowed = []string{
+		"keys that match " + labelGrammar.String(),
+		fmt.Sprintf("at most %d labels, with values of at most %d bytes", maxLabels, maxLabelBytes),
+		"no NUL bytes",
+	}
+)
+
 // checkCreate checks what needs no configuration.
 func checkCreate(req CreateRequest) error {
 	if err := checkWait(req.Wait); err != nil {
 		return err
 	}
 	if len(req.IdempotencyKey) > maxKeyBytes {
-		return badField("Idempotency-Key", fmt.Sprintf("Idempotency-Key is longer than %d bytes", maxKeyBytes))
+		return badField("Idempotency-Key", fmt.Sprintf("Idempotency-Key is longer than %d bytes", maxKeyBytes),
+			fmt.Sprintf("at most %d bytes", maxKeyBytes))
 	}
 	if err := checkEnv(req.Env); err != nil {
 		return err
@@ -365,38 +381,38 @@ func checkCreate(req CreateRequest) error {
 
 func checkEnv(env map[string]string) error {
 	if len(env) > maxEnv {
-		return badField("env", fmt.Sprintf("env has %d entries: at most %d are allowed", len(env), maxEnv))
+		return badField("env", fmt.Sprintf("env has %d entries: at most %d are allowed", len(env), maxEnv), envAllowed...)
 	}
 	size := 0
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		size += len(name) + len(env[name])
 		switch {
 		case !envGrammar.MatchString(name):
-			return badField("env", fmt.Sprintf("env name %s is malformed: it must match %s", quote(name), envGrammar))
+			return badField("env", fmt.Sprintf("env name %s is malformed: it must match %s", quote(name), envGrammar), envAllowed...)
 		case strings.HasPrefix(name, "SANDBOX_"):
-			return badField("env", "env names that begin with SANDBOX_ are set by the server")
+			return badField("env", "env names that begin with SANDBOX_ are set by the server", envAllowed...)
 		case strings.ContainsRune(env[name], 0):
-			return badField("env", fmt.Sprintf("env value of %s has a NUL byte", name))
+			return badField("env", fmt.Sprintf("env value of %s has a NUL byte", name), envAllowed...)
 		}
 	}
 	if size > maxEnvBytes {
-		return badField("env", fmt.Sprintf("env has %d bytes: at most %d are allowed", size, maxEnvBytes))
+		return badField("env", fmt.Sprintf("env has %d bytes: at most %d are allowed", size, maxEnvBytes), envAllowed...)
 	}
 	return nil
 }
 
 func checkLabels(labels map[string]string) error {
 	if len(labels) > maxLabels {
-		return badField("labels", fmt.Sprintf("there are %d labels: at most %d are allowed", len(labels), maxLabels))
+		return badField("labels", fmt.Sprintf("there are %d labels: at most %d are allowed", len(labels), maxLabels), labelsAllowed...)
 	}
 	for _, key := range slices.Sorted(maps.Keys(labels)) {
 		switch {
 		case !labelGrammar.MatchString(key):
-			return badField("labels", fmt.Sprintf("label key %s is malformed: it must match %s", quote(key), labelGrammar))
+			return badField("labels", fmt.Sprintf("label key %s is malformed: it must match %s", quote(key), labelGrammar), labelsAllowed...)
 		case len(labels[key]) > maxLabelBytes:
-			return badField("labels", fmt.Sprintf("label %s is longer than %d bytes", key, maxLabelBytes))
+			return badField("labels", fmt.Sprintf("label %s is longer than %d bytes", key, maxLabelBytes), labelsAllowed...)
 		case strings.ContainsRune(labels[key], 0):
-			return badField("labels", fmt.Sprintf("label %s has a NUL byte", key))
+			return badField("labels", fmt.Sprintf("label %s has a NUL byte", key), labelsAllowed...)
 		}
 	}
 	return nil
@@ -410,6 +426,7 @@ func quote(s string) string {
 	return strconv.Quote(s)
 }
 
-func badField(field, message string) *Error {
-	return Errorf(BadRequest, "%s", message).With("field", field)
+// badField is the error for a part of a request that is not what it may be.
+func badField(field, message string, allowed ...string) *Error {
+	return Errorf(BadRequest, "%s", message).With("field", field).With("allowed", allowed)
 }

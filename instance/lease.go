@@ -50,6 +50,10 @@ func (l *Lease) Release() {
 	})
 }
 
+// NotAnswering is said of an instance whose container runs while its dev
+// server does not answer, yet or any more.
+const NotAnswering = "the instance is running, but its dev server does not answer"
+
 func notRunning(r *Record) error {
 	err := &Error{
 		Kind:       NotRunning,
@@ -58,8 +62,11 @@ func notRunning(r *Record) error {
 		RetryAfter: 5 * time.Second,
 	}
 	switch r.Status {
-	case Creating, Starting, Running: // Running, but the dev server has not answered yet
+	case Creating, Starting:
 		err.Message = "the instance is starting"
+		err.RetryAfter = time.Second
+	case Running:
+		err.Message = NotAnswering
 		err.RetryAfter = time.Second
 	case Stopped, Failed:
 		if r.Reason != "" {

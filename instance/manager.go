@@ -197,10 +197,15 @@ func (m *Manager) Close() error {
 	if m.runtime == nil { // never opened
 		return nil
 	}
+	var active []*Record
 	for _, e := range m.entries() {
 		e.unroute()
+		rec := *e.record()
+		if e.stamp(&rec) {
+			active = append(active, &rec)
+		}
 	}
-	return errors.Join(m.store.close(), m.runtime.Close())
+	return errors.Join(m.store.putAll(active), m.store.close(), m.runtime.Close())
 }
 
 // begin runs f in a goroutine of the Manager, and reports whether it could:
@@ -274,10 +279,10 @@ func (m *Manager) List(q Query) (Page, error) {
 		q.Limit = 100
 	}
 	if q.Limit < 1 || q.Limit > 1000 {
-		return Page{}, badField("limit", "limit must be a number from 1 to 1000")
+		return Page{}, badField("limit", "limit must be a number from 1 to 1000", "1 to 1000")
 	}
 	if q.Status != "" && !slices.Contains(Statuses, q.Status) {
-		return Page{}, badField("status", fmt.Sprintf("status must be one of %v", Statuses))
+		return Page{}, badField("status", fmt.Sprintf("status must be one of %v", Statuses), fmt.Sprint(Statuses))
 	}
 	page := Page{Instances: []Instance{}}
 	entries := m.entries()
@@ -334,13 +339,9 @@ func (m *Manager) remove(prefix string) {
 }
 
 func (m *Manager) view(e *entry) Instance {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	v := e.rec.view(m.settings.Load().url(e.rec.Prefix))
-	if t := e.lastActive.UTC().Truncate(time.Millisecond); !e.lastActive.IsZero() {
-		v.LastActiveAt = &t
-	}
-	return v
+	rec := *e.record()
+	e.stamp(&rec)
+	return rec.view(m.settings.Load().url(rec.Prefix))
 }
 
 func (m *Manager) log() *zap.Logger { return m.settings.Load().Log }
@@ -378,8 +379,21 @@ func (e *entry) unroute() {
 	}
 }
 
+// stamp notes in rec when e was last active, and reports whether that is news.
+func (e *entry) stamp(rec *Record) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	last := e.lastActive.UTC().Truncate(time.Millisecond)
+	if e.lastActive.IsZero() || rec.LastActiveAt != nil && !last.After(*rec.LastActiveAt) {
+		return false
+	}
+	rec.LastActiveAt = &last
+	return true
+}
+
 // save makes rec durable, then visible.
 func (m *Manager) save(e *entry, rec *Record) error {
+	e.stamp(rec)
 	if err := m.store.put(rec); err != nil {
 		return err
 	}

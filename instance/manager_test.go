@@ -303,7 +303,7 @@ func TestAnAnsweredCreateThatFailsIsKeptWithItsReason(t *testing.T) {
 	if err != nil || in.Status != instance.Creating {
 		t.Fatalf("got %+v, %v; want creating", in, err)
 	}
-	b.awaitStatus("abcdefgh", instance.Failed, "the container ended during start: exited 3")
+	b.awaitStatus("abcdefgh", instance.Failed, "exited 3")
 }
 
 func TestOneOfManyCreatesOfAPrefixWins(t *testing.T) {
@@ -561,10 +561,15 @@ func TestARestartDisturbsNothing(t *testing.T) {
 	if _, err := b.manager.Stop(t.Context(), "bbbbbbbb"); err != nil {
 		t.Fatal(err)
 	}
+	b.answers(running)
+	active, _ := b.manager.Get("aaaaaaaa")
 	starts := b.engine.Calls("Start")
 	b.reopen()
-	b.answers(running) // before the engine was asked anything, from the record alone
 	got, _ := b.manager.Get("aaaaaaaa")
+	if got.LastActiveAt == nil || !got.LastActiveAt.Equal(*active.LastActiveAt) {
+		t.Errorf("last active at %v, was %v", got.LastActiveAt, active.LastActiveAt)
+	}
+	b.answers(running) // before the engine was asked anything, from the record alone
 	if got.ContainerID != running.ContainerID || got.Port != running.Port || !got.StartedAt.Equal(*running.StartedAt) {
 		t.Errorf("it is now %+v, was %+v", got, running)
 	}

@@ -54,7 +54,7 @@ func checkWait(wait Wait) error {
 	case "", WaitReady, WaitStarted, WaitNone:
 		return nil
 	}
-	return badField("wait", "wait must be ready, started or none")
+	return badField("wait", "wait must be ready, started or none", "ready", "started", "none")
 }
 
 // claim gives op the slot of e. If an operation of the same name holds it, and

@@ -2,6 +2,7 @@ package instance
 
 import (
 	"context"
+	"errors"
 
 	"go.uber.org/zap"
 )
@@ -153,12 +154,15 @@ func (m *Manager) markFailed(ctx context.Context, e *entry, rec Record, cause er
 	}
 }
 
-// failReason is what status failed says of cause.
+// failReason is what status failed says of cause. Visitors see it, so the
+// engine's own words are left to the log.
 func failReason(cause error) string {
-	if KindOf(cause) == Timeout {
-		return "never became ready"
+	if e, ok := errors.AsType[*Error](cause); ok {
+		if reason, ok := e.Details["reason"].(string); ok {
+			return reason
+		}
 	}
-	return cause.Error()
+	return "did not start"
 }
 
 func (m *Manager) stop(ctx context.Context, e *entry, op *operation) error {

@@ -59,7 +59,7 @@ func (m *Manager) awaitReady(ctx context.Context, rec *Record) error {
 			}
 			return m.withLogs(ctx, rec.ContainerID, Errorf(Timeout,
 				"the dev server did not answer HTTP on port %d within %s: it must listen on 0.0.0.0:$PORT",
-				rec.ContainerPort, limit).With("waited_for", "dev server").With("after", limit.String()))
+				rec.ContainerPort, limit).With("waited_for", "dev server").With("after", limit.String()).With("reason", "never became ready"))
 		}
 	}
 }
@@ -115,15 +115,16 @@ func answers(ctx context.Context, client *http.Client, address netip.AddrPort, c
 
 // exitError tells how c ended.
 func (m *Manager) exitError(ctx context.Context, c Container) error {
-	err := Errorf(Exited, "the container ended during start: %s", exitReason(c)).With("exit_code", c.ExitCode)
-	return m.withLogs(ctx, c.ID, err)
+	reason := exitReason(c)
+	err := Errorf(Exited, "the container ended during start: %s", reason).With("exit_code", c.ExitCode)
+	return m.withLogs(ctx, c.ID, err.With("reason", reason))
 }
 
 // withLogs adds the container's last words to err.
 func (m *Manager) withLogs(ctx context.Context, ref string, err *Error) *Error {
 	lines, logErr := m.runtime.Logs(ctx, ref, logLines)
-	if logErr != nil {
-		lines = []string{}
+	if logErr != nil || lines == nil {
+		lines = []string{} // never null
 	}
 	return err.With("log", lines)
 }

@@ -95,14 +95,21 @@ func openStore(dir string, s *store) (loaded state, lost bool, err error) {
 // makeDirs makes the folders that are missing; those that exist keep the mode
 // that the operator gave them.
 func makeDirs(dir string) error {
-	return errors.Join(makeDir(dir, 0o711), makeDir(filepath.Join(dir, "config"), 0o755))
+	if err := makeDir(dir, 0o711); err != nil {
+		return err
+	}
+	return makeDir(filepath.Join(dir, "config"), 0o755)
 }
 
 func makeDir(path string, mode fs.FileMode) error {
 	if _, err := os.Stat(path); err == nil {
 		return nil
 	}
-	if err := errors.Join(os.MkdirAll(path, mode), os.Chmod(path, mode)); err != nil { // Chmod: the umask had its say
+	err := os.MkdirAll(path, mode)
+	if err == nil {
+		err = os.Chmod(path, mode) // the umask had its say
+	}
+	if err != nil {
 		return stateError(path, err)
 	}
 	return nil
@@ -193,6 +200,19 @@ func (s *store) drop(prefix string) error { return s.submit(change{prefix: prefi
 
 // refresh writes the files that would now differ.
 func (s *store) refresh() error { return s.submit(change{}) }
+
+// putAll makes all records durable, in few writes.
+func (s *store) putAll(records []*Record) error {
+	done := make(chan error, len(records))
+	for _, r := range records {
+		s.changes <- change{prefix: r.Prefix, record: r, done: done}
+	}
+	var err error
+	for range records {
+		err = errors.Join(err, <-done)
+	}
+	return err
+}
 
 func (s *store) submit(c change) error {
 	c.done = make(chan error, 1)

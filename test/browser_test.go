@@ -30,7 +30,8 @@ type browser struct {
 	sockets    map[network.RequestID]string // open WebSockets and their URLs
 	opened     int                          // WebSockets, since the start
 	loads      int                          // page loads
-	complaints []string                     // what the console and uncaught errors said
+	changes    int                          // loads that a change of the network ended
+	complaints []string                     // failed loads, uncaught errors, the console
 }
 
 func openBrowser(t testing.TB, c *caddyServer) *browser {
@@ -99,6 +100,9 @@ func (b *browser) observe(event any) {
 	case *inspector.EventTargetCrashed:
 		b.complaints = append(b.complaints, "the tab crashed")
 	case *network.EventLoadingFailed:
+		if e.ErrorText == networkChanged {
+			b.changes++
+		}
 		b.complaints = append(b.complaints, "loading failed: "+e.ErrorText)
 	case *runtime.EventExceptionThrown:
 		b.complaints = append(b.complaints, e.ExceptionDetails.Text)
@@ -109,25 +113,75 @@ func (b *browser) observe(event any) {
 	}
 }
 
-// do runs steps in the tab; all must be done within a minute.
-func (b *browser) do(t testing.TB, steps ...chromedp.Action[chromedp.Void]) {
+// networkChanged is how Chromium ends what it loads over HTTP/2 when a network
+// interface of this machine comes or goes, as they do with containers.
+const networkChanged = "net::ERR_NETWORK_CHANGED"
+
+// persist repeats step for as long as changes of the network spoil it. A step
+// may look at spoiled and give up at once.
+func (b *browser) persist(t testing.TB, step func(spoiled func() bool) error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
-	defer cancel()
-	if err := chromedp.Do(ctx, steps...); err != nil {
-		t.Fatalf("browser: %v", err)
+	const tries = 20
+	for try := 1; ; try++ {
+		before := b.networkChanges()
+		spoiled := func() bool { return b.networkChanges() > before }
+		err := step(spoiled)
+		if err == nil {
+			return
+		}
+		if !spoiled() || try == tries {
+			t.Fatalf("browser: %v (try %d)", err, try)
+		}
 	}
+}
+
+func (b *browser) networkChanges() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.changes
+}
+
+// try runs steps in the tab within limit.
+func (b *browser) try(limit time.Duration, steps ...chromedp.Action[chromedp.Void]) error {
+	ctx, cancel := context.WithTimeout(b.ctx, limit)
+	defer cancel()
+	return chromedp.Do(ctx, steps...)
 }
 
 // open loads url and waits until the element is on the page.
 func (b *browser) open(t testing.TB, url, selector string) {
 	t.Helper()
-	b.do(t, chromedp.Navigate(url), chromedp.WaitVisible(chromedp.CSS(selector)))
+	b.persist(t, func(spoiled func() bool) error {
+		b.forgetWebSockets()
+		if err := b.try(20*time.Second, chromedp.Navigate(url)); err != nil {
+			return err
+		}
+		return poll(20*time.Second, func() error {
+			found, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](fmt.Sprintf("document.querySelector(%q) !== null", selector)))
+			if err == nil && !found {
+				err = fmt.Errorf("%s is not on the page", selector)
+			}
+			if err != nil && spoiled() {
+				return stopPolling{err}
+			}
+			return err
+		})
+	})
+}
+
+// forgetWebSockets drops those of the page before: Chromium does not tell that
+// it closes them.
+func (b *browser) forgetWebSockets() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	clear(b.sockets)
 }
 
 func (b *browser) click(t testing.TB, selector string) {
 	t.Helper()
-	b.do(t, chromedp.Click(chromedp.CSS(selector)))
+	if err := b.try(20*time.Second, chromedp.Click(chromedp.CSS(selector))); err != nil {
+		t.Fatalf("browser: clicking %s: %v", selector, err)
+	}
 }
 
 func (b *browser) text(t testing.TB, selector string) string {
@@ -144,7 +198,14 @@ func (b *browser) text(t testing.TB, selector string) string {
 // awaitText waits until the element shows want.
 func (b *browser) awaitText(t testing.TB, limit time.Duration, selector, want string) {
 	t.Helper()
-	eventually(t, limit, func() error {
+	if err := b.tryText(t, limit, selector, want); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (b *browser) tryText(t testing.TB, limit time.Duration, selector, want string) error {
+	t.Helper()
+	return poll(limit, func() error {
 		if got := b.text(t, selector); got != want {
 			return fmt.Errorf("%s shows %q, want %q", selector, got, want)
 		}

@@ -266,7 +266,7 @@ func (c *caddyServer) start() error {
 	return poll(60*time.Second, func() error {
 		select {
 		case <-c.exited:
-			return stopPolling{fmt.Errorf("caddy ended during start (%v):\n%s", c.exitErr, c.logTail(0))}
+			return stopPolling{fmt.Errorf("caddy ended during start: %w\n%s", c.exitErr, c.logTail(0))}
 		default:
 			return c.answers()
 		}

@@ -103,3 +103,45 @@ func TestASilentDockerHoldsNobodyUp(t *testing.T) {
 		t.Errorf("%d containers, want 2", n)
 	}
 }
+
+func TestTooManyCreatesAreTurnedAway(t *testing.T) {
+	t.Parallel()
+	socket := socketPath(t)
+	shim := startShim(t, socket)
+	c := startCaddy(t, options{Docker: "unix://" + socket, Ports: freeRange(150)})
+	c.api.create(t, createRequest{}) // Docker is known to be there
+
+	shim.fallSilent()
+	const callers = 120
+	answers := make(chan answer, callers)
+	for range callers {
+		go func() {
+			a, _ := c.admin.try(http.MethodPost, "/api/instances", nil)
+			answers <- a
+		}()
+	}
+	turnedAway := 0
+	for range callers {
+		a := <-answers
+		switch a.Code {
+		case 1106:
+			a.expect(t, http.StatusServiceUnavailable, 1106)
+			if a.Header.Get("Retry-After") == "" {
+				t.Errorf("no Retry-After: %s", a.raw)
+			}
+			turnedAway++
+		case 1102, 1103:
+		default:
+			t.Errorf("with a silent Docker: %d %s", a.Status, a.raw)
+		}
+	}
+	if turnedAway == 0 || turnedAway == callers {
+		t.Errorf("%d of %d were turned away, want some: the queue is short, not closed", turnedAway, callers)
+	}
+	eventually(t, 10*time.Second, func() error {
+		if total := c.api.list(t, "").Total; total != 1 {
+			return fmt.Errorf("%d instances, want the first alone", total)
+		}
+		return nil
+	})
+}

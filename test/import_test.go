@@ -172,6 +172,7 @@ func newOldSystem(t testing.TB) *oldSystem {
 	old.files = map[string]string{
 		".instances.json": fmt.Sprintf(`{"nextPort":%d,"instances":{"importname":%d,"importservice":{"port":%d},"importgone":%d,"importalien":%d,"bad":7}}`,
 			c.Ports.first+9, old.ports["importname"], old.ports["importservice"], old.ports["importgone"], old.ports["importalien"]),
+		"docker-compose.yml":          "services: {} # of the old system\n",
 		"config/subdomain-proxy.json": fmt.Sprintf(`{"routes":{"importroute":%d,"importname":%d}}`, old.ports["importroute"], old.ports["importname"]),
 	}
 	if err := os.MkdirAll(filepath.Join(c.StateDir, "config"), 0o755); err != nil {

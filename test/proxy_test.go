@@ -34,6 +34,8 @@ func TestHostsThatCannotBeServedSaySo(t *testing.T) {
 		{"unknown, fetch", "proxyunknown", asFetch, 404, 1004},
 		{"unknown, browser without Sec-Fetch-Mode", "proxyunknown", asBrowser[:1], 404, 0},
 		{"no prefix at all", "no_prefix", nil, 404, 1004},
+		{"a star", "*", nil, 404, 1004},
+		{"a long one", strings.Repeat("a", 5000), nil, 404, 1004},
 		{"stopped, any client", "proxystopped", nil, 503, 1105},
 		{"stopped, browser", "proxystopped", asBrowser, 503, 0},
 		{"stopped, fetch", "proxystopped", asFetch, 503, 1105},
