@@ -14,7 +14,7 @@ import (
 func frame(opcode byte, size int) []byte {
 	header := []byte{0x80 | opcode, byte(size)}
 	switch {
-	case size > 1<<16-1:
+	case size >= 1<<16:
 		header = binary.BigEndian.AppendUint64([]byte{0x80 | opcode, 127}, uint64(size))
 	case size > 125:
 		header = binary.BigEndian.AppendUint16([]byte{0x80 | opcode, 126}, uint16(size))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
@@ -47,10 +48,7 @@ func (d *modelDisk) step() error {
 // have reached it all the same.
 func (d *modelDisk) cut(random *rand.Rand) *modelDisk {
 	after := newModelDisk()
-	names := map[string]*modelFile{}
-	for name, f := range d.durable {
-		names[name] = f
-	}
+	names := maps.Clone(d.durable)
 	for name, f := range d.live {
 		if random.IntN(2) == 0 {
 			names[name] = f

@@ -157,12 +157,12 @@ func TestAnImportWithoutADefaultTemplateChangesNothing(t *testing.T) {
 func TestAFirstStartKeepsWhatStandsInItsPlace(t *testing.T) {
 	b := oldSystem(t, map[string]string{"config/subdomain-proxy.json": `{"routes":{}}`})
 	b.open()
-	kept, _ := filepath.Glob(filepath.Join(b.dir, "config/subdomain-proxy.json.imported-*"))
+	kept, _ := filepath.Glob(filepath.Join(b.dir, "config", "subdomain-proxy.json.imported-*"))
 	if len(kept) != 1 {
 		t.Fatalf("kept %v", kept)
 	}
 	b.reopen()
-	if again, _ := filepath.Glob(filepath.Join(b.dir, "config/subdomain-proxy.json.imported-*")); len(again) != 1 {
+	if again, _ := filepath.Glob(filepath.Join(b.dir, "config", "subdomain-proxy.json.imported-*")); len(again) != 1 {
 		t.Errorf("a later start kept a copy of our own file: %v", again)
 	}
 }

@@ -141,7 +141,7 @@ func TestTheImportCanBeSeenBeforehand(t *testing.T) {
 	}
 	// It was a look only.
 	entries, err := os.ReadDir(c.StateDir)
-	if err != nil || len(entries) != 2 {
+	if err != nil || len(entries) != 3 { // the two files, and config
 		t.Errorf("the state directory now holds %v (%v)", entries, err)
 	}
 	for name, content := range old.files {
