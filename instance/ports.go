@@ -63,7 +63,8 @@ func (p *ports) refuse(r PortRange, format string, args ...any) error {
 }
 
 func (p *ports) takeNext(r PortRange) (int, error) {
-	for range r.Last - r.First + 1 {
+	// Twice around: somebody else's probe may have held a port for a moment.
+	for range 2 * (r.Last - r.First + 1) {
 		port := p.advance(r)
 		if !p.mark(port) {
 			continue
