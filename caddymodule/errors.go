@@ -18,7 +18,6 @@ const (
 	methodNotAllowed instance.Kind = "method not allowed"
 	bodyTooLarge     instance.Kind = "body too large"
 	noRoute          instance.Kind = "no route"
-	notServing       instance.Kind = "not serving"
 	unauthorized     instance.Kind = "unauthorized"
 )
 
@@ -50,7 +49,7 @@ var failures = map[instance.Kind]failure{
 	instance.NotRunning:   {1105, http.StatusServiceUnavailable},
 	instance.Overloaded:   {1106, http.StatusServiceUnavailable},
 	instance.Exited:       {1107, http.StatusBadGateway},
-	notServing:            {1108, http.StatusServiceUnavailable},
+	instance.NotOpen:      {1108, http.StatusServiceUnavailable},
 	instance.StateFailed:  {1201, http.StatusInternalServerError},
 	instance.DiskFull:     {1201, http.StatusInsufficientStorage},
 	unauthorized:          {1301, http.StatusUnauthorized},
@@ -60,7 +59,7 @@ var failures = map[instance.Kind]failure{
 // in force: the admin endpoint is up before the apps, and without them.
 func errNotServing() *instance.Error {
 	return &instance.Error{
-		Kind:       notServing,
+		Kind:       instance.NotOpen,
 		Message:    "the sandbox app is not running: it starts right after the admin endpoint, if the configuration has it",
 		RetryAfter: time.Second,
 	}

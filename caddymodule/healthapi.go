@@ -21,9 +21,13 @@ type health struct {
 
 // health answers with status 200 even where the server is degraded: it serves.
 func (a *api) health(_ http.ResponseWriter, r *http.Request, _ string, _ url.Values) (reply, error) {
+	how, err := a.manager.Health(r.Context())
+	if err != nil {
+		return reply{}, err
+	}
 	version, _ := caddy.Version()
 	return reply{data: health{
-		Health:   a.manager.Health(r.Context()),
+		Health:   how,
 		Versions: map[string]string{"caddy": version, "go": runtime.Version()},
 	}}, nil
 }

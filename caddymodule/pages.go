@@ -64,7 +64,7 @@ func pageFor(e *instance.Error) (pageText, bool) {
 		return unknownPage, true
 	case instance.Timeout:
 		return timeoutPage, true
-	case notServing:
+	case instance.NotOpen:
 		return noRoutesPage, true
 	case instance.NotRunning:
 		status, _ := e.Details["status"].(instance.Status)

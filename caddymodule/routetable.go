@@ -156,7 +156,7 @@ func (r *routeTable) find(prefix string) (dial string, err error) {
 // errNoRoutes is the answer until the file of routes was good once.
 func errNoRoutes() *instance.Error {
 	return &instance.Error{
-		Kind:       notServing,
+		Kind:       instance.NotOpen,
 		Message:    "the routes are not known yet: their file is missing or broken, as this server's log tells",
 		RetryAfter: time.Second,
 	}

@@ -110,7 +110,7 @@ func TestBrokenRoutes(t *testing.T) {
 func TestNoRoutesYet(t *testing.T) {
 	var table *routeTable
 	_, err := table.find(table.prefixOf("keepsake.a.example"))
-	if e, ok := errors.AsType[*instance.Error](err); !ok || e.Kind != notServing || e.RetryAfter == 0 {
+	if e, ok := errors.AsType[*instance.Error](err); !ok || e.Kind != instance.NotOpen || e.RetryAfter == 0 {
 		t.Errorf("got %v", err)
 	}
 }

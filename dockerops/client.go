@@ -44,6 +44,7 @@ type Client struct {
 var (
 	_ instance.Runtime    = (*Client)(nil)
 	_ instance.Projecting = (*Client)(nil)
+	_ instance.Pulling    = (*Client)(nil)
 	_ instance.Adopting   = (*Client)(nil)
 )
 

@@ -27,6 +27,12 @@ type image struct {
 // imageCache holds images by id. It saves Inspect a second call.
 type imageCache struct{ byID sync.Map }
 
+// Pull implements instance.Pulling.
+func (c *Client) Pull(ctx context.Context, spec instance.Spec) error {
+	_, err := c.readyImage(ctx, spec.Image, spec.Pull)
+	return err
+}
+
 // readyImage returns the image of that name, fetched by policy.
 func (c *Client) readyImage(ctx context.Context, name string, policy instance.PullPolicy) (image, error) {
 	if policy != instance.PullAlways {

@@ -103,9 +103,12 @@ func (c *Client) ask(ctx context.Context, ref string) (found container.InspectRe
 	return found, err
 }
 
+// owns reports whether found is an instance's container. With the labels goes
+// the name: `docker compose run` makes containers that have the labels alone.
 func (c *Client) owns(found container.InspectResponse) bool {
 	labels := found.Config.Labels
-	return labels[labelManager] == c.owner && labels[labelPrefix] != "" || c.adopted.prefixOf(found.ID) != ""
+	ours := labels[labelManager] == c.owner && nameOf(found) == instance.ContainerName(labels[labelPrefix])
+	return ours || c.adopted.prefixOf(found.ID) != ""
 }
 
 func nameOf(found container.InspectResponse) string { return strings.TrimPrefix(found.Name, "/") }

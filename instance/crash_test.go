@@ -165,7 +165,7 @@ func (i modelInfo) IsDir() bool        { return false }
 func (i modelInfo) Sys() any           { return i.file }
 
 // modelStore opens a store whose files are on d; its lock is a real one.
-func modelStore(t *testing.T, d *modelDisk, lockDir string) (*store, state, bool, error) {
+func modelStore(t *testing.T, d *modelDisk, lockDir string) (*store, state, error) {
 	t.Helper()
 	s := &store{
 		disk:     d,
@@ -176,15 +176,15 @@ func modelStore(t *testing.T, d *modelDisk, lockDir string) (*store, state, bool
 		logEdit:  func(string, string) {},
 		changed:  func(string) {},
 	}
-	loaded, lost, err := openStore(lockDir, s)
+	loaded, err := openStore(lockDir, s)
 	if err != nil {
-		return nil, state{}, false, err
+		return nil, state{}, err
 	}
 	if err := s.begin(loaded.Instances, []Projection{routesProjection}); err != nil {
 		s.lock.Close()
-		return nil, loaded, lost, err
+		return nil, loaded, err
 	}
-	return s, loaded, lost, nil
+	return s, loaded, nil
 }
 
 // history makes random changes to s. acked is what was acknowledged: the port
@@ -238,7 +238,7 @@ func TestAPowerCutAtAnyOperationLosesNothingAcknowledged(t *testing.T) {
 	for seed := range uint64(2) {
 		total := func() int {
 			d := newModelDisk()
-			s, _, _, err := modelStore(t, d, t.TempDir())
+			s, _, err := modelStore(t, d, t.TempDir())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -252,12 +252,12 @@ func TestAPowerCutAtAnyOperationLosesNothingAcknowledged(t *testing.T) {
 			dir := t.TempDir()
 			var acked map[string]int
 			var maybe map[string][]int
-			if s, _, _, err := modelStore(t, d, dir); err == nil {
+			if s, _, err := modelStore(t, d, dir); err == nil {
 				acked, maybe = history(s, rand.New(rand.NewPCG(seed, 0)), length)
 				s.close()
 			}
 			after := d.cut(rand.New(rand.NewPCG(seed, uint64(at))))
-			s, loaded, _, err := modelStore(t, after, dir)
+			s, loaded, err := modelStore(t, after, dir)
 			if err != nil {
 				t.Fatalf("cut at operation %d: %v", at, err)
 			}
@@ -278,7 +278,7 @@ func TestAFaultAtAnyOperationLosesNothingAcknowledged(t *testing.T) {
 		for at := 7; ; at++ { // the first six are those of the first write, which must work
 			d := newModelDisk()
 			dir := t.TempDir()
-			s, _, _, err := modelStore(t, d, dir)
+			s, _, err := modelStore(t, d, dir)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -290,9 +290,9 @@ func TestAFaultAtAnyOperationLosesNothingAcknowledged(t *testing.T) {
 				t.Errorf("%v at operation %d: a write without a fault fails: %v", fault, at, err)
 			}
 			s.close()
-			reopened, loaded, lost, err := modelStore(t, d, dir)
-			if err != nil || lost {
-				t.Fatalf("%v at operation %d: lost %v, %v", fault, at, lost, err)
+			reopened, loaded, err := modelStore(t, d, dir)
+			if err != nil || loaded.Degraded != "" {
+				t.Fatalf("%v at operation %d: degraded %q, %v", fault, at, loaded.Degraded, err)
 			}
 			reopened.close()
 			checkHistory(t, loaded, acked, maybe)

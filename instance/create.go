@@ -37,6 +37,9 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (Instance, erro
 	if err := checkCreate(req); err != nil {
 		return Instance{}, err
 	}
+	if err := m.isOpen(); err != nil {
+		return Instance{}, err
+	}
 	if err := m.sync.await(ctx); err != nil {
 		return Instance{}, err
 	}
@@ -45,7 +48,7 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (Instance, erro
 	}
 	hash := req.hash()
 	if first, err := m.firstAnswer(req.IdempotencyKey, hash); first != nil || err != nil {
-		return m.join(ctx, first, req.Wait, err)
+		return m.join(ctx, first, req, err)
 	}
 	rec, err := m.plan(req)
 	if err != nil {
@@ -62,7 +65,7 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (Instance, erro
 	e := &entry{rec: rec, op: op, reserved: true}
 	if winner, err := m.reserve(e, req.Prefix == nil); winner != nil || err != nil {
 		op.quit()
-		return m.join(ctx, winner, req.Wait, err)
+		return m.join(ctx, winner, req, err)
 	}
 	op.passed("reserved")
 	m.run(e, op, func(ctx context.Context) error { return m.create(ctx, e, op, req.Port) })
@@ -141,7 +144,10 @@ func (m *Manager) create(ctx context.Context, e *entry, op *operation, port *int
 	close(op.intent)
 	answered := op.wait == WaitNone
 
-	err := m.gate.do(ctx, func() error { return m.launch(ctx, &rec, port != nil) })
+	err := m.pull(ctx, rec.Spec)
+	if err == nil {
+		err = m.gate.do(ctx, func() error { return m.launch(ctx, &rec, port != nil) })
+	}
 	op.quit()
 	if err == nil {
 		err = m.recordStart(ctx, e, op, &rec)
@@ -195,7 +201,7 @@ func (m *Manager) launch(ctx context.Context, rec *Record, fixed bool) error {
 		}
 	}()
 	for begun := time.Now(); ; {
-		err := m.startNew(ctx, rec)
+		err := m.startNew(ctx, rec, true)
 		if KindOf(err) != PortTaken {
 			return err
 		}
@@ -217,9 +223,22 @@ func (m *Manager) launch(ctx context.Context, rec *Record, fixed bool) error {
 	}
 }
 
-// startNew makes rec's container and starts it.
-func (m *Manager) startNew(ctx context.Context, rec *Record) error {
-	id, err := m.runtime.Create(ctx, rec.Spec)
+// pull gets the image ready before the engine's time is asked for.
+func (m *Manager) pull(ctx context.Context, spec Spec) error {
+	if runtime, ok := m.runtime.(Pulling); ok {
+		return runtime.Pull(ctx, spec)
+	}
+	return nil
+}
+
+// startNew makes rec's container and starts it. pulled tells that its image is
+// as its pull policy wants it.
+func (m *Manager) startNew(ctx context.Context, rec *Record, pulled bool) error {
+	spec := rec.Spec
+	if pulled && spec.Pull == PullAlways {
+		spec.Pull = PullMissing
+	}
+	id, err := m.runtime.Create(ctx, spec)
 	if err != nil {
 		return err
 	}
@@ -232,7 +251,7 @@ func (m *Manager) startNew(ctx context.Context, rec *Record) error {
 // caller waits for no more, this is the acknowledgement and has to be durable.
 func (m *Manager) recordStart(ctx context.Context, e *entry, op *operation, rec *Record) error {
 	op.passed("started")
-	c, err := m.runtime.Inspect(ctx, ContainerName(rec.Prefix))
+	c, err := m.inspectSurely(ctx, rec)
 	if err != nil {
 		return lostContainer(err)
 	}
@@ -246,6 +265,22 @@ func (m *Manager) recordStart(ctx context.Context, e *entry, op *operation, rec 
 	}
 	close(op.started)
 	return nil
+}
+
+// inspectSurely looks at a container that was just started, again and again
+// where the engine does not answer: it may run well.
+func (m *Manager) inspectSurely(ctx context.Context, rec *Record) (Container, error) {
+	for deadline := time.Now().Add(m.readyLimit(rec.Template)); ; {
+		c, err := m.runtime.Inspect(ctx, ContainerName(rec.Prefix))
+		if kind := KindOf(err); kind != Timeout && kind != EngineDown || time.Now().After(deadline) {
+			return c, err
+		}
+		select {
+		case <-time.After(inspectPause):
+		case <-ctx.Done():
+			return c, context.Cause(ctx)
+		}
+	}
 }
 
 // lostContainer is err, but for a container that somebody removed while we
@@ -275,15 +310,15 @@ func (m *Manager) undoCreate(ctx context.Context, rec Record) {
 			zap.String("prefix", rec.Prefix), zap.Error(err))
 	}
 	failpoint("undo.removed")
-	m.forget(rec)
+	m.forget(rec, m.store.drop(rec.Prefix))
 	failpoint("undo.tombstone")
 	m.ports.free(rec.Port)
 }
 
-// forget ends rec. If that cannot be made durable now, the record on disk
-// still says creating or deleting, and the next Open ends it.
-func (m *Manager) forget(rec Record) {
-	if err := m.store.drop(rec.Prefix); err != nil {
+// forget takes rec out of the table. If err kept that from being durable, the
+// record on disk still says creating or deleting, and the next Open ends it.
+func (m *Manager) forget(rec Record, err error) {
+	if err != nil {
 		m.log().Warn("writing the end of an instance; the next write does it",
 			zap.String("prefix", rec.Prefix), zap.Error(err))
 	}
@@ -312,18 +347,25 @@ func checkSame(first *Record, hash string) error {
 		"a key for this request alone")
 }
 
-// join waits with the first request of an idempotency key.
-func (m *Manager) join(ctx context.Context, first *entry, wait Wait, err error) (Instance, error) {
-	if first == nil || err != nil {
+// join waits with the first request of an idempotency key, and as long as that
+// one does: only its wait decides what is left of a create that fails. Where
+// the first has failed meanwhile, req is the first again.
+func (m *Manager) join(ctx context.Context, first *entry, req CreateRequest, err error) (Instance, error) {
+	if err != nil {
 		return Instance{}, err
 	}
 	first.mu.Lock()
-	op := first.op
+	op, gone, rec := first.op, first.gone, first.rec
 	first.mu.Unlock()
-	if op == nil || op.name != "create" {
+	switch {
+	case gone:
+		return m.Create(ctx, req)
+	case rec.Status == Deleting:
+		return Instance{}, busy(rec)
+	case op == nil || op.name != "create":
 		return m.view(first), nil
 	}
-	return m.await(ctx, first, op, wait)
+	return m.await(ctx, first, op, op.wait)
 }
 
 // hash tells requests of one idempotency key apart.
@@ -346,6 +388,7 @@ const (
 )
 
 var (
+	keyGrammar   = regexp.MustCompile(fmt.Sprintf(`^[ -~]{0,%d}$`, maxKeyBytes)) // JSON keeps these as they are
 	envGrammar   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 	labelGrammar = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`)
 )
@@ -369,9 +412,9 @@ func checkCreate(req CreateRequest) error {
 	if err := checkWait(req.Wait); err != nil {
 		return err
 	}
-	if len(req.IdempotencyKey) > maxKeyBytes {
-		return badField("Idempotency-Key", fmt.Sprintf("Idempotency-Key is longer than %d bytes", maxKeyBytes),
-			fmt.Sprintf("at most %d bytes", maxKeyBytes))
+	if !keyGrammar.MatchString(req.IdempotencyKey) {
+		return badField("Idempotency-Key", fmt.Sprintf("Idempotency-Key must be at most %d printable ASCII characters", maxKeyBytes),
+			fmt.Sprintf("at most %d printable ASCII characters", maxKeyBytes))
 	}
 	if err := checkEnv(req.Env); err != nil {
 		return err

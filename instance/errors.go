@@ -27,6 +27,7 @@ const (
 	Timeout      Kind = "timeout"
 	ImageMissing Kind = "image missing"
 	NotRunning   Kind = "not running"
+	NotOpen      Kind = "not open"
 	Overloaded   Kind = "overloaded"
 	Exited       Kind = "exited"
 	StateFailed  Kind = "state failed"

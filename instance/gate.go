@@ -28,7 +28,7 @@ func newGate() *gate { return &gate{slots: make(chan struct{}, maxInFlight)} }
 func (g *gate) join() (quit func(), err error) {
 	if g.queue.Add(1) > maxInFlight+maxWaiting {
 		g.queue.Add(-1)
-		return nil, &Error{
+		return func() {}, &Error{
 			Kind:       Overloaded,
 			Message:    "too many operations wait for Docker: try again in a few seconds",
 			RetryAfter: 5 * time.Second,

@@ -39,7 +39,10 @@ type StateHealth struct {
 
 // Health looks at everything: it lists the containers, and writes the files
 // that would now differ. It takes a few seconds where the engine hangs.
-func (m *Manager) Health(ctx context.Context) Health {
+func (m *Manager) Health(ctx context.Context) (Health, error) {
+	if err := m.isOpen(); err != nil {
+		return Health{}, err
+	}
 	h := Health{
 		Status:    "ok",
 		Instances: map[Status]int{},
@@ -65,7 +68,7 @@ func (m *Manager) Health(ctx context.Context) Health {
 		h.State.Error = err.Error()
 		h.advise("make the state directory writable, or free some space")
 	}
-	return h
+	return h, nil
 }
 
 func (h *Health) advise(what string) {
@@ -76,6 +79,9 @@ func (h *Health) advise(what string) {
 // Drift compares records and containers and says what reconciling would do, a
 // line each. It changes nothing.
 func (m *Manager) Drift(ctx context.Context) ([]string, error) {
+	if err := m.isOpen(); err != nil {
+		return nil, err
+	}
 	s, err := m.observe(ctx)
 	if err != nil {
 		return nil, err

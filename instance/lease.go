@@ -16,11 +16,11 @@ type Lease struct {
 }
 
 // Acquire takes a lease on a running, ready instance, without any I/O. Whoever
-// gets one must release it. Errors: NotFound, NotRunning.
+// gets one must release it. Errors: NotFound, NotRunning, NotOpen.
 func (m *Manager) Acquire(prefix string) (*Lease, error) {
-	e := m.lookup(prefix)
-	if e == nil {
-		return nil, notFound(prefix)
+	e, err := m.find(prefix)
+	if err != nil {
+		return nil, err
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -56,6 +56,8 @@ type Manager struct {
 	work     sync.WaitGroup
 	inFlight atomic.Int64 // operations in progress
 
+	opened atomic.Bool // Open has done its work
+
 	mu     sync.RWMutex // guards the following; never held across I/O
 	closed bool
 	table  map[string]*entry
@@ -125,7 +127,7 @@ func (m *Manager) Open() (err error) {
 				zap.String("file", path), zap.String("kept", aside))
 		},
 	}
-	loaded, lost, err := openStore(m.dir, m.store)
+	loaded, err := openStore(m.dir, m.store)
 	if err != nil {
 		return err
 	}
@@ -137,30 +139,38 @@ func (m *Manager) Open() (err error) {
 	if err := m.importRecords(&loaded); err != nil {
 		return err
 	}
-	m.owner, m.sync.rebuild = loaded.Owner, lost
+	m.owner = loaded.Owner
 	if loaded.Degraded != "" {
 		m.degraded.Store(&loaded.Degraded)
 	}
 	m.fill(loaded)
-	if m.runtime, err = m.openRuntime(m.owner); err != nil {
+	runtime, err := m.openRuntime(m.owner)
+	if err != nil {
 		return err
 	}
+	if err := m.beginStore(runtime, loaded); err != nil {
+		return errors.Join(err, runtime.Close())
+	}
+	m.runtime = runtime
 	m.rememberAdopted()
+	m.opened.Store(true)
+	m.work.Go(m.watch)
+	m.work.Go(m.reconcileLoop)
+	return nil
+}
+
+// beginStore starts the store with all its files.
+func (m *Manager) beginStore(runtime Runtime, loaded state) error {
 	projections := []Projection{routesProjection}
-	if p, ok := m.runtime.(Projecting); ok {
+	if p, ok := runtime.(Projecting); ok {
 		projections = append(projections, p.Projection())
 	}
 	if loaded.first {
 		if err := m.keepStrangers(projections); err != nil {
-			return errors.Join(err, m.runtime.Close())
+			return err
 		}
 	}
-	if err := m.store.begin(loaded.Instances, projections); err != nil {
-		return errors.Join(err, m.runtime.Close())
-	}
-	m.work.Go(m.watch)
-	m.work.Go(m.reconcileLoop)
-	return nil
+	return m.store.begin(loaded.Instances, projections)
 }
 
 // head is what the files say besides the records.
@@ -226,11 +236,30 @@ func (m *Manager) begin(f func()) bool {
 
 // Get returns the instance of prefix, or NotFound.
 func (m *Manager) Get(prefix string) (Instance, error) {
-	e := m.lookup(prefix)
-	if e == nil {
-		return Instance{}, notFound(prefix)
+	e, err := m.find(prefix)
+	if err != nil {
+		return Instance{}, err
 	}
 	return m.view(e), nil
+}
+
+// find is lookup, with the error for a caller. Before Open has read the
+// records, nothing is known of any prefix.
+func (m *Manager) find(prefix string) (*entry, error) {
+	if err := m.isOpen(); err != nil {
+		return nil, err
+	}
+	if e := m.lookup(prefix); e != nil {
+		return e, nil
+	}
+	return nil, notFound(prefix)
+}
+
+func (m *Manager) isOpen() error {
+	if m.opened.Load() {
+		return nil
+	}
+	return &Error{Kind: NotOpen, Message: "the sandbox app is starting", RetryAfter: time.Second}
 }
 
 // Known reports whether prefix is an instance that is not being deleted: from
@@ -275,6 +304,9 @@ func (q Query) matches(r *Record) bool {
 
 // List returns a page of the instances that match q.
 func (m *Manager) List(q Query) (Page, error) {
+	if err := m.isOpen(); err != nil {
+		return Page{}, err
+	}
 	if q.Limit == 0 {
 		q.Limit = 100
 	}

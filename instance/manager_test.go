@@ -624,7 +624,7 @@ func TestALostStateComesBackFromTheContainers(t *testing.T) {
 	for range 2 { // not after a restart either
 		_, err := b.manager.Create(t.Context(), request("cccccccc"))
 		b.fails(err, instance.StateFailed)
-		if h := b.manager.Health(t.Context()); h.Status != "degraded" || h.State.Degraded == "" || len(h.Advice) != 1 || len(h.Drift) != 0 {
+		if h, _ := b.manager.Health(t.Context()); h.Status != "degraded" || h.State.Degraded == "" || len(h.Advice) != 1 || len(h.Drift) != 0 {
 			t.Errorf("health is %+v", h)
 		}
 		b.reopen()
@@ -634,7 +634,7 @@ func TestALostStateComesBackFromTheContainers(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.create("cccccccc")
-	if h := b.manager.Health(t.Context()); h.Status != "ok" || h.Instances[instance.Running] != 2 {
+	if h, _ := b.manager.Health(t.Context()); h.Status != "ok" || h.Instances[instance.Running] != 2 {
 		t.Errorf("health is %+v", h)
 	}
 }
@@ -645,7 +645,7 @@ func TestHealthWithoutTheEngine(t *testing.T) {
 	b.engine.Fault(func(context.Context, string, string) error {
 		return &instance.Error{Kind: instance.EngineDown, Message: "no engine"}
 	})
-	h := b.manager.Health(t.Context())
+	h, _ := b.manager.Health(t.Context())
 	if h.Status != "degraded" || h.Docker.Status != "down" || h.Docker.Error != "no engine" || len(h.Advice) != 1 {
 		t.Errorf("health is %+v", h)
 	}

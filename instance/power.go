@@ -39,9 +39,9 @@ func (m *Manager) power(ctx context.Context, prefix, name string, wait Wait, do 
 	if err := checkWait(wait); err != nil {
 		return Instance{}, err
 	}
-	e := m.lookup(prefix)
-	if e == nil {
-		return Instance{}, notFound(prefix)
+	e, err := m.find(prefix)
+	if err != nil {
+		return Instance{}, err
 	}
 	if err := m.sync.await(ctx); err != nil {
 		return Instance{}, err
@@ -52,8 +52,11 @@ func (m *Manager) power(ctx context.Context, prefix, name string, wait Wait, do 
 		return Instance{}, err
 	}
 	if holder == op {
-		if op.quit, err = m.gate.join(); err != nil {
-			m.free(e)
+		if name == "start" || name == "restart" { // ending is never refused: it is what helps
+			op.quit, err = m.gate.join()
+		}
+		if err != nil {
+			m.finish(e, op, err) // others may have joined it
 			return Instance{}, err
 		}
 		m.run(e, op, func(ctx context.Context) error { return do(ctx, e, op) })
@@ -87,7 +90,7 @@ func (m *Manager) bringUp(ctx context.Context, e *entry, op *operation, before R
 	err := m.gate.do(ctx, func() error { return m.startAgain(ctx, &rec, stopFirst) })
 	op.quit()
 	if err != nil && ctx.Err() == nil {
-		m.restore(e, before)
+		m.restore(e, before, err)
 		return err
 	}
 	if err == nil {
@@ -113,28 +116,46 @@ func (m *Manager) bringUp(ctx context.Context, e *entry, op *operation, before R
 func (m *Manager) startAgain(ctx context.Context, rec *Record, stopFirst bool) (err error) {
 	name := ContainerName(rec.Prefix)
 	if stopFirst {
-		err = m.runtime.Stop(ctx, name)
+		err = m.stopSurely(ctx, name)
 	}
 	if err == nil {
 		err = m.runtime.Start(ctx, name)
 	}
-	if KindOf(err) != NotFound {
+	switch KindOf(err) {
+	case PortTaken:
+		return Errorf(PortTaken, "port %d is taken by another process: end that, or delete this instance and create it anew", rec.Port)
+	case NotFound:
+	default:
 		return err
 	}
 	rec.Generation++
-	return m.startNew(ctx, rec)
+	return m.startNew(ctx, rec, false)
 }
 
-// restore puts e back to what it was before a start that did not begin.
-func (m *Manager) restore(e *entry, before Record) {
-	if before.Status == Running || before.Status == Starting {
-		// It is no longer so; reconcile looks what is.
-		before.Status, before.Ready = Stopped, false
+// stopSurely stops a container; where the engine's answer is lost, it looks.
+func (m *Manager) stopSurely(ctx context.Context, name string) error {
+	err := m.runtime.Stop(ctx, name)
+	if KindOf(err) != Timeout {
+		return err
+	}
+	if c, lookErr := m.runtime.Inspect(ctx, name); lookErr != nil || c.Running {
+		return err
+	}
+	return nil
+}
+
+// restore puts e back to what it was before a start or restart that did not
+// begin. What ran before and may no longer do so has failed, with the reason;
+// only an engine that was never reached left everything as it was.
+func (m *Manager) restore(e *entry, before Record, cause error) {
+	ran := before.Status == Running || before.Status == Starting
+	if ran && !(before.Status == Running && KindOf(cause) == EngineDown) {
+		stopped := now()
+		before.Status, before.Ready, before.Reason, before.StoppedAt = Failed, false, failReason(cause), &stopped
 	}
 	if err := m.save(e, &before); err != nil {
 		m.log().Error("writing that a start did not begin", zap.String("prefix", before.Prefix), zap.Error(err))
 	}
-	m.notify(Event{Prefix: before.Prefix})
 }
 
 // markFailed records why an acknowledged instance did not come up, and stops
@@ -196,8 +217,12 @@ func (m *Manager) delete(ctx context.Context, e *entry, op *operation) error {
 	rec := *e.record()
 	rec.Status, rec.Ready, rec.Reason = Deleting, false, ""
 	intent := rec
-	if err := m.save(e, &intent); err != nil {
-		return err
+	intentErr := m.save(e, &intent)
+	switch {
+	case KindOf(intentErr) == DiskFull:
+		e.show(&intent) // go on: the container may be what fills the disk
+	case intentErr != nil:
+		return intentErr
 	}
 	op.passed("intent")
 	close(op.intent)
@@ -206,7 +231,11 @@ func (m *Manager) delete(ctx context.Context, e *entry, op *operation) error {
 		return err // still deleting: reconcile finishes it
 	}
 	op.passed("removed")
-	m.forget(rec)
+	err = m.store.drop(rec.Prefix)
+	if err != nil && intentErr != nil {
+		return err // nothing of it is durable: reconcile tries again
+	}
+	m.forget(rec, err)
 	op.passed("tombstone")
 	m.ports.rest(rec.Port)
 	return nil

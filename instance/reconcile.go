@@ -24,7 +24,6 @@ const (
 type verb string
 
 const (
-	adopt   verb = "adopt"          // make a record of the container
 	remove  verb = "remove"         // remove a container that no record knows
 	undo    verb = "undo create of" // its caller never got an answer
 	finish  verb = "finish delete of"
@@ -40,8 +39,10 @@ type action struct {
 	cause  string
 	// was is the record that the decision is about; it is void once that changed.
 	was *Record
-	// next is what adopt and correct make of it.
+	// next is what correct makes of it.
 	next *Record
+	// container is the id of what remove removes.
+	container string
 }
 
 func (a action) String() string {
@@ -57,7 +58,7 @@ type snapshot struct {
 	records    map[string]*Record // of instances that no operation holds
 	held       map[string]bool    // prefixes that one does hold
 	containers map[string]Container
-	rebuild    bool // the records were lost: containers without one bring it back
+	rebuild    bool // records were lost: containers without one are not orphans
 	now        time.Time
 }
 
@@ -79,10 +80,9 @@ func decide(s snapshot) []action {
 		c := s.containers[prefix]
 		switch {
 		case s.records[prefix] != nil || s.held[prefix]:
-		case s.rebuild:
-			actions = append(actions, action{verb: adopt, prefix: prefix, next: recordOf(c), cause: "its record was lost"})
+		case s.rebuild: // adopt has seen to it, or must not
 		case s.now.Sub(c.CreatedAt) >= orphanGrace:
-			actions = append(actions, action{verb: remove, prefix: prefix, cause: "no record knows its container"})
+			actions = append(actions, action{verb: remove, prefix: prefix, container: c.ID, cause: "no record knows its container"})
 		}
 	}
 	return actions
@@ -165,7 +165,7 @@ func (r *Record) ended(status Status, reason string, c *Container) *action {
 func howEnded(c Container) (Status, string) {
 	if !c.OOMKilled {
 		switch c.ExitCode {
-		case 0, 130, 137, 143:
+		case 0, 130, 137, 143, 255: // 255: the engine or the machine went down
 			return Stopped, ReasonOutside
 		}
 	}
@@ -187,7 +187,6 @@ func recordOf(c Container) *Record {
 // syncState says whether records and containers were made to agree since Open.
 // Until then no operation may begin: it could take what belongs to another.
 type syncState struct {
-	rebuild bool // see snapshot; the reconciler's alone
 	adopted bool // the containers of imported instances were looked for; the reconciler's alone
 
 	mu      sync.Mutex // guards the following
@@ -260,6 +259,7 @@ func (m *Manager) watch() { m.runtime.Watch(m.ctx, m.notify) }
 // reconcileLoop looks at everything on open, after each reconnect to the
 // engine and on a timer, and at single instances as events name them.
 func (m *Manager) reconcileLoop() {
+	lastErr := ""
 	for m.ctx.Err() == nil {
 		if err := m.store.refresh(); err != nil { // heals what was edited, or could not be written
 			m.log().Error("writing the state", zap.Error(err))
@@ -267,7 +267,12 @@ func (m *Manager) reconcileLoop() {
 		pause := relistPause
 		if err := m.reconcileAll(m.ctx); err != nil {
 			pause = retryPause
-			m.log().Warn("comparing records and containers; will try again", zap.Error(err))
+			if text := err.Error(); text != lastErr { // else it would be a line a second
+				m.log().Warn("comparing records and containers; will try again", zap.Error(err))
+				lastErr = text
+			}
+		} else {
+			lastErr = ""
 		}
 		m.followEvents(time.After(pause))
 	}
@@ -303,13 +308,14 @@ func (m *Manager) reconcileAll(ctx context.Context) error {
 	if err == nil {
 		s, err = m.observe(ctx)
 	}
+	if err == nil {
+		err = m.adopt(s) // before anybody may take what belongs to a lost record
+	}
 	m.sync.attempted(err)
 	if err != nil {
 		return err
 	}
-	s.rebuild = m.sync.rebuild
 	m.execute(ctx, decide(s))
-	m.sync.rebuild = false
 	return nil
 }
 
@@ -352,7 +358,7 @@ func (m *Manager) observe(ctx context.Context) (snapshot, error) {
 func (m *Manager) snapshot() snapshot {
 	s := snapshot{
 		records: map[string]*Record{}, held: map[string]bool{},
-		containers: map[string]Container{}, now: time.Now(),
+		containers: map[string]Container{}, rebuild: m.degraded.Load() != nil, now: time.Now(),
 	}
 	for prefix, e := range m.entries() {
 		e.mu.Lock()
@@ -380,14 +386,25 @@ func (m *Manager) execute(ctx context.Context, actions []action) {
 func (m *Manager) do(ctx context.Context, a action) error {
 	e := m.lookup(a.prefix)
 	switch {
-	case a.verb == adopt && e == nil:
-		return m.adopt(a.next)
-	case a.verb == remove && e == nil:
-		return m.gate.do(ctx, func() error { return m.runtime.Remove(ctx, ContainerName(a.prefix)) })
+	case a.verb == remove:
+		m.removeOrphan(a)
+		return nil
 	case e == nil:
 		return nil
 	}
 	return m.doOn(ctx, e, a)
+}
+
+// removeOrphan removes a container by its id, for meanwhile one of the same
+// name may be an instance's.
+func (m *Manager) removeOrphan(a action) {
+	m.begin(func() {
+		err := m.gate.do(m.ctx, func() error { return m.runtime.Remove(m.ctx, a.container) })
+		if err != nil && KindOf(err) != NotFound {
+			m.log().Warn("removing a container that no record knows; the next relist tries again",
+				zap.String("prefix", a.prefix), zap.String("container", a.container), zap.Error(err))
+		}
+	})
 }
 
 // doOn does what a says about e, or begins it where it takes long.
@@ -399,7 +416,7 @@ func (m *Manager) doOn(ctx context.Context, e *entry, a action) error {
 	}
 	switch {
 	case e.record() != a.was:
-		m.free(e)
+		m.finish(e, op, busy(e.record())) // a caller may have joined it
 		return nil
 	case do == nil:
 		err := m.save(e, a.next)
@@ -431,15 +448,33 @@ func (m *Manager) operationFor(a action) (name string, do work) {
 	return "correct", nil
 }
 
-// adopt brings a lost record back.
-func (m *Manager) adopt(rec *Record) error {
-	if !ValidPrefix(rec.Prefix) || !m.ports.mark(rec.Port) {
-		return Errorf(Internal, "the container %s has a malformed prefix, or its port %d is another's", rec.ContainerID, rec.Port)
+// adopt makes the records of containers whose records were lost. One whose
+// record cannot be made stays as it is: a degraded state removes nothing.
+func (m *Manager) adopt(s snapshot) error {
+	var lost []*Record
+	for _, prefix := range slices.Sorted(maps.Keys(s.containers)) {
+		if !s.rebuild || s.records[prefix] != nil || s.held[prefix] {
+			continue
+		}
+		rec := recordOf(s.containers[prefix])
+		if !ValidPrefix(prefix) || !m.ports.mark(rec.Port) {
+			m.log().Error("a container is left alone: its prefix is malformed, or its port is another's",
+				zap.String("prefix", prefix), zap.String("container", rec.ContainerID), zap.Int("port", rec.Port))
+			continue
+		}
+		m.log().Info("adopting", zap.String("prefix", prefix), zap.String("container", rec.ContainerID),
+			zap.String("status", string(rec.Status)))
+		lost = append(lost, rec)
 	}
-	if err := m.store.put(rec); err != nil {
-		m.ports.free(rec.Port)
+	if err := m.store.putAll(lost); err != nil {
+		for _, rec := range lost {
+			m.ports.free(rec.Port)
+		}
 		return err
 	}
-	m.insert(rec.Prefix, &entry{rec: rec, endpoint: endpointOf(rec)})
+	for _, rec := range lost {
+		m.insert(rec.Prefix, &entry{rec: rec, endpoint: endpointOf(rec)})
+		s.records[rec.Prefix] = rec
+	}
 	return nil
 }

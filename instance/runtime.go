@@ -57,6 +57,13 @@ type Runtime interface {
 	Close() error
 }
 
+// Pulling is a Runtime whose images may have to come from afar.
+type Pulling interface {
+	// Pull gets spec's image ready, by spec.Pull, as Create does. It may take
+	// minutes, in which nobody else has to wait for the engine.
+	Pull(ctx context.Context, spec Spec) error
+}
+
 // Projecting is a Runtime that generates a file from the records, as dockerops
 // does with docker-compose.yml.
 type Projecting interface {

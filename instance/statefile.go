@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"strconv"
+
+	"github.com/google/uuid"
 )
 
 // stateFile is the truth on one machine; stateVersion is its schema.
@@ -48,6 +50,9 @@ func parseState(data []byte) (state, error) {
 	if err := json.Unmarshal(data, &s); err != nil {
 		return s, fmt.Errorf("reading JSON: %w", err)
 	}
+	if !isOwner(s.Owner) {
+		return s, fmt.Errorf("owner %q is no uuid", s.Owner)
+	}
 	ports := map[int]string{}
 	for prefix, r := range s.Instances {
 		switch other, taken := ports[portOf(r)]; {
@@ -61,6 +66,11 @@ func parseState(data []byte) (state, error) {
 		ports[r.Port] = prefix
 	}
 	return s, nil
+}
+
+func isOwner(owner string) bool {
+	_, err := uuid.Parse(owner)
+	return err == nil
 }
 
 func portOf(r *Record) int {

@@ -68,28 +68,25 @@ type change struct {
 	done   chan error
 }
 
-// openStore locks dir, reads the state file and starts the writer. lost tells
-// that there had been one and it is gone or unreadable: the records then have
-// to come from the containers.
-func openStore(dir string, s *store) (loaded state, lost bool, err error) {
+// openStore locks dir and reads the state file; begin starts the writer.
+func openStore(dir string, s *store) (loaded state, err error) {
 	s.dir = dir
 	if s.disk == nil {
 		s.disk = osDisk{}
 	}
 	if err := makeDirs(dir); err != nil {
-		return state{}, false, err
+		return state{}, err
 	}
 	lock, lockOwner, err := lockDir(dir)
 	if err != nil {
-		return state{}, false, err
+		return state{}, err
 	}
 	s.lock = lock
-	loaded, lost, err = s.load(lockOwner)
-	if err != nil {
+	if loaded, err = s.load(lockOwner); err != nil {
 		lock.Close()
-		return state{}, false, err
+		return state{}, err
 	}
-	return loaded, lost, nil
+	return loaded, nil
 }
 
 // makeDirs makes the folders that are missing; those that exist keep the mode
@@ -115,42 +112,43 @@ func makeDir(path string, mode fs.FileMode) error {
 	return nil
 }
 
-// load reads the state file. A corrupt one is set aside, never overwritten.
-func (s *store) load(lockOwner string) (loaded state, lost bool, err error) {
+// load reads the state file. A corrupt one is set aside, never overwritten; it
+// and a lost one leave a degraded state, whose records have to come from the
+// containers.
+func (s *store) load(lockOwner string) (state, error) {
 	path := filepath.Join(s.dir, stateFile)
 	data, err := s.disk.ReadFile(path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		// A first start, or a lost file where the lock remembers an owner.
-		if lockOwner == "" {
-			loaded, err = s.firstState()
-			return loaded, false, err
-		}
+	case errors.Is(err, fs.ErrNotExist) && lockOwner == "":
+		return s.firstState()
+	case errors.Is(err, fs.ErrNotExist): // the lock remembers an owner
 		s.logError("the state file is gone: its records come back from the containers", err)
-		return state{Owner: lockOwner, Degraded: "the state file was gone"}, true, nil
+		return state{Owner: lockOwner, Degraded: "the state file was gone"}, nil
 	case err != nil:
-		return state{}, false, stateError(path, err)
+		return state{}, stateError(path, err)
 	}
-	loaded, err = parseState(data)
+	loaded, err := parseState(data)
 	switch {
 	case err == nil:
-		return loaded, false, nil
+		return loaded, nil
 	case loaded.Version == 0 && lockOwner == "":
-		loaded, err = s.firstState()
-		return loaded, false, err
+		return s.firstState()
 	case loaded.Version > stateVersion:
-		return state{}, false, Errorf(StateFailed, "%s was written by a newer version (%w): "+
+		return state{}, Errorf(StateFailed, "%s was written by a newer version (%w): "+
 			"start that version, or move the file away", path, err)
-	}
-	if lockOwner = cmp.Or(lockOwner, loaded.Owner); lockOwner == "" {
-		lockOwner = uuid.NewString()
 	}
 	aside := asideName(path, "corrupt")
 	if renameErr := s.disk.Rename(path, aside); renameErr != nil {
-		return state{}, false, stateError(path, renameErr)
+		return state{}, stateError(path, renameErr)
 	}
 	s.logError("the state file is corrupt and was kept as "+aside+": its records come back from the containers", err)
-	return state{Owner: lockOwner, Degraded: "the state file was corrupt, and is kept as " + filepath.Base(aside)}, true, nil
+	if !isOwner(loaded.Owner) {
+		loaded.Owner = uuid.NewString()
+	}
+	return state{
+		Owner:    cmp.Or(lockOwner, loaded.Owner),
+		Degraded: "the state file was corrupt, and is kept as " + filepath.Base(aside),
+	}, nil
 }
 
 // firstState is that of a directory without a state of ours.

@@ -63,7 +63,7 @@ func benchStore(b *testing.B, records int) (*store, []string) {
 		logEdit:  func(string, string) {},
 		changed:  func(string) {},
 	}
-	if _, _, err := openStore(b.TempDir(), s); err != nil {
+	if _, err := openStore(b.TempDir(), s); err != nil {
 		b.Fatal(err)
 	}
 	table := map[string]*Record{}

@@ -15,7 +15,7 @@ import (
 )
 
 // newStore opens a store in dir, with what the file there holds.
-func newStore(t *testing.T, dir string) (*store, state, bool) {
+func newStore(t *testing.T, dir string) (*store, state) {
 	t.Helper()
 	s := &store{
 		head:     func() Head { return Head{Owner: "11111111-2222-3333-4444-555555555555", Domain: "sandbox.example.com"} },
@@ -25,7 +25,7 @@ func newStore(t *testing.T, dir string) (*store, state, bool) {
 		logEdit:  func(path, aside string) { t.Log("edited", path, aside) },
 		changed:  func(string) {},
 	}
-	loaded, lost, err := openStore(dir, s)
+	loaded, err := openStore(dir, s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func newStore(t *testing.T, dir string) (*store, state, bool) {
 			s.close()
 		}
 	})
-	return s, loaded, lost
+	return s, loaded
 }
 
 func testRecord(prefix string, port int) *Record {
@@ -64,7 +64,7 @@ func readState(t *testing.T, dir string) state {
 
 func TestAPutIsOnDiskWhenItReturns(t *testing.T) {
 	dir := t.TempDir()
-	s, _, _ := newStore(t, dir)
+	s, _ := newStore(t, dir)
 	for _, prefix := range []string{"bbbbbbbb", "aaaaaaaa"} {
 		if err := s.put(testRecord(prefix, 5000+int(prefix[0]))); err != nil {
 			t.Fatal(err)
@@ -109,7 +109,7 @@ func TestFilesHaveTheirModes(t *testing.T) {
 
 func TestConcurrentPutsShareWrites(t *testing.T) {
 	dir := t.TempDir()
-	s, _, _ := newStore(t, dir)
+	s, _ := newStore(t, dir)
 	const callers = 64
 	var writes atomic.Int64
 	join := s.files[0].Join
@@ -134,7 +134,7 @@ func TestConcurrentPutsShareWrites(t *testing.T) {
 
 func TestNothingIsWrittenWhenNothingChanged(t *testing.T) {
 	dir := t.TempDir()
-	s, _, _ := newStore(t, dir)
+	s, _ := newStore(t, dir)
 	r := testRecord("aaaaaaaa", 5200)
 	if err := s.put(r); err != nil {
 		t.Fatal(err)
@@ -159,7 +159,7 @@ func TestAnEditByHandIsKeptAsideAndUndone(t *testing.T) {
 		} {
 			t.Run(name+" "+edit, func(t *testing.T) {
 				dir := t.TempDir()
-				s, _, _ := newStore(t, dir)
+				s, _ := newStore(t, dir)
 				if err := s.put(testRecord("aaaaaaaa", 5200)); err != nil {
 					t.Fatal(err)
 				}
@@ -188,7 +188,7 @@ func TestAnEditByHandIsKeptAsideAndUndone(t *testing.T) {
 
 func TestADeletedFileIsWrittenAnew(t *testing.T) {
 	dir := t.TempDir()
-	s, _, _ := newStore(t, dir)
+	s, _ := newStore(t, dir)
 	path := filepath.Join(dir, stateFile)
 	if err := errors.Join(os.Remove(path), s.refresh()); err != nil {
 		t.Fatal(err)
@@ -200,7 +200,7 @@ func TestADeletedFileIsWrittenAnew(t *testing.T) {
 
 func TestAFailedPutLeavesTheOldRecord(t *testing.T) {
 	dir := t.TempDir()
-	s, _, _ := newStore(t, dir)
+	s, _ := newStore(t, dir)
 	if err := s.put(testRecord("aaaaaaaa", 5200)); err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +231,7 @@ func TestAFailedPutLeavesTheOldRecord(t *testing.T) {
 func TestTheDirectoryHasOneOwner(t *testing.T) {
 	dir := t.TempDir()
 	newStore(t, dir)
-	_, _, err := openStore(dir, &store{})
+	_, err := openStore(dir, &store{})
 	if KindOf(err) != StateFailed || !strings.Contains(err.Error(), fmt.Sprintf("in use by another process (pid %d)", os.Getpid())) {
 		t.Errorf("a second opener got %v", err)
 	}
@@ -239,23 +239,23 @@ func TestTheDirectoryHasOneOwner(t *testing.T) {
 
 func TestALostStateFileIsNoFirstStart(t *testing.T) {
 	dir := t.TempDir()
-	s, first, lost := newStore(t, dir)
-	if lost || first.Owner == "" {
-		t.Fatalf("first start: lost %v, owner %q", lost, first.Owner)
+	s, first := newStore(t, dir)
+	if first.Degraded != "" || first.Owner == "" {
+		t.Fatalf("first start: degraded %q, owner %q", first.Degraded, first.Owner)
 	}
 	s.close()
 	if err := os.Remove(filepath.Join(dir, stateFile)); err != nil {
 		t.Fatal(err)
 	}
 	s2 := &store{logError: s.logError}
-	second, lost, err := openStore(dir, s2)
+	second, err := openStore(dir, s2)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s2.lock.Close()
 	const owner = "11111111-2222-3333-4444-555555555555" // newStore's
-	if !lost || second.Owner != owner {
-		t.Errorf("lost %v, owner %q; want true and %q", lost, second.Owner, owner)
+	if second.Degraded == "" || second.Owner != owner {
+		t.Errorf("degraded %q, owner %q; want a reason and %q", second.Degraded, second.Owner, owner)
 	}
 }
 
@@ -284,24 +284,25 @@ func TestACorruptStateFileIsSetAside(t *testing.T) {
 		"bad prefix":      fileOf(t, strings.ReplaceAll(recordJSON(t), "aaaaaaaa", "../../etc")),
 		"null record":     fileOf(t, `"aaaaaaaa":null`),
 		"no port":         fileOf(t, strings.Replace(recordJSON(t), `"port":5200`, `"port":0`, 1)),
+		"no owner":        string(joinState(Head{}, 5174, nil)),
 		"one port, twice": fileOf(t, recordJSON(t)+","+strings.ReplaceAll(recordJSON(t), "aaaaaaaa", "bbbbbbbb")),
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			s, _, _ := newStore(t, dir)
+			s, _ := newStore(t, dir)
 			s.close()
 			if err := os.WriteFile(filepath.Join(dir, stateFile), []byte(bad), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			s2 := &store{logError: s.logError}
-			loaded, lost, err := openStore(dir, s2)
+			loaded, err := openStore(dir, s2)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer s2.lock.Close()
 			kept, _ := filepath.Glob(filepath.Join(dir, stateFile+".corrupt-*"))
-			if !lost || loaded.Degraded == "" || len(kept) != 1 {
-				t.Fatalf("lost %v, degraded %q, kept %v", lost, loaded.Degraded, kept)
+			if loaded.Degraded == "" || len(kept) != 1 {
+				t.Fatalf("degraded %q, kept %v", loaded.Degraded, kept)
 			}
 			if data, _ := os.ReadFile(kept[0]); string(data) != bad {
 				t.Errorf("kept %q, want %q", data, bad)
@@ -335,13 +336,13 @@ func TestNoByteOfTheStateFileCanChangeUnnoticed(t *testing.T) {
 
 func TestAFileOfANewerVersionIsNotTouched(t *testing.T) {
 	dir := t.TempDir()
-	s, _, _ := newStore(t, dir)
+	s, _ := newStore(t, dir)
 	s.close()
 	newer := `{"version":999,"owner":"x","instances":[]}`
 	if err := os.WriteFile(filepath.Join(dir, stateFile), []byte(newer), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, _, err := openStore(dir, &store{})
+	_, err := openStore(dir, &store{})
 	if KindOf(err) != StateFailed || !strings.Contains(err.Error(), "newer version") {
 		t.Errorf("openStore = %v, want StateFailed that names the newer version", err)
 	}

@@ -112,9 +112,10 @@ dockerd_runs() {
 	[ -n "$(jobs -r)" ] || { [ -e "$run/docker.pid" ] && runs_program "$(cat "$run/docker.pid")" dockerd; }
 }
 
-# remove_dead_containers finishes removals that the last engine was killed in.
+# remove_dead_containers finishes removals of sandboxes that the last engine was
+# killed in.
 remove_dead_containers() {
-	docker ps --all --quiet --filter status=dead | xargs -r docker rm --force >/dev/null
+	docker ps --all --quiet --filter status=dead --filter label=sandbox.manager | xargs -r docker rm --force >/dev/null
 }
 
 main "$@"
