@@ -24,10 +24,11 @@ test: ## all tests, with all set-up: Docker, browser, demo image
 test-unit: ## the tests that need neither Docker nor minutes
 	$(GO) test -race -short ./...
 
-bench: ## the benchmarks, end to end
+bench: ## the benchmarks: of the state on disk, and end to end
 	@scripts/docker.sh
 	@scripts/image.sh
-	$(GO) test -run '^$$' -bench . -timeout 30m ./test
+	@scripts/compose.sh >/dev/null
+	$(GO) test -run '^$$' -bench . -timeout 30m ./instance ./test
 
 fmt: ## format the code
 	$(GOLANGCI_LINT) fmt
