@@ -133,7 +133,7 @@ func (m *Manager) reserve(e *entry, generated bool) (winner *entry, err error) {
 	return nil, nil
 }
 
-// create does the work: port, intent, container, readiness, record.
+// create does the work: intent, container, readiness, record; or undoes it.
 func (m *Manager) create(ctx context.Context, e *entry, op *operation, port *int) error {
 	rec := *e.record()
 	if err := m.writeIntent(e, &rec, port); err != nil {
@@ -142,32 +142,41 @@ func (m *Manager) create(ctx context.Context, e *entry, op *operation, port *int
 	}
 	op.passed("intent")
 	close(op.intent)
-	answered := op.wait == WaitNone
-
-	err := m.pull(ctx, rec.Spec)
-	if err == nil {
-		err = m.gate.do(ctx, func() error { return m.launch(ctx, &rec, port != nil) })
-	}
-	op.quit()
-	if err == nil {
-		err = m.recordStart(ctx, e, op, &rec)
-		answered = answered || op.wait == WaitStarted && err == nil
-		if err == nil {
-			err = m.awaitReady(ctx, &rec)
-		}
-		if err == nil {
-			rec.Status, rec.Ready = Running, true
-			err = m.save(e, &rec)
-			op.passed("recorded")
-		}
-	}
+	err := m.build(ctx, e, op, &rec, port != nil)
 	switch {
 	case err == nil || ctx.Err() != nil: // cut short by Close: the next Open undoes it
-	case answered:
+	case op.answered():
 		m.markFailed(ctx, e, rec, err)
 	default:
 		m.undoCreate(ctx, rec)
 	}
+	return err
+}
+
+// build takes rec from its intent to running; fixed: on this port or none.
+func (m *Manager) build(ctx context.Context, e *entry, op *operation, rec *Record, fixed bool) error {
+	if err := m.pull(ctx, rec.Spec); err != nil {
+		return err
+	}
+	err := m.gate.do(ctx, func() error { return m.launch(ctx, rec, fixed) })
+	op.quit()
+	if err != nil {
+		return err
+	}
+	return m.complete(ctx, e, op, rec)
+}
+
+// complete takes rec from a container that was started to running.
+func (m *Manager) complete(ctx context.Context, e *entry, op *operation, rec *Record) error {
+	if err := m.recordStart(ctx, e, op, rec); err != nil {
+		return err
+	}
+	if err := m.awaitReady(ctx, rec); err != nil {
+		return err
+	}
+	rec.Status, rec.Ready = Running, true
+	err := m.save(e, rec)
+	op.passed("recorded")
 	return err
 }
 

@@ -31,6 +31,21 @@ func newOperation(ctx context.Context, name string, wait Wait) *operation {
 	}
 }
 
+// answered reports whether the caller got its answer before the end.
+func (op *operation) answered() bool {
+	switch op.wait {
+	case WaitNone:
+		return true
+	case WaitStarted:
+		select {
+		case <-op.started:
+			return true
+		default:
+		}
+	}
+	return false
+}
+
 type requestIDKey struct{}
 
 // WithRequestID returns ctx with the id that log lines of operations carry.

@@ -89,23 +89,14 @@ func (m *Manager) bringUp(ctx context.Context, e *entry, op *operation, before R
 	close(op.intent)
 	err := m.gate.do(ctx, func() error { return m.startAgain(ctx, &rec, stopFirst) })
 	op.quit()
+	if err != nil {
+		if ctx.Err() == nil {
+			m.restore(e, before, err)
+		}
+		return err
+	}
+	err = m.complete(ctx, e, op, &rec)
 	if err != nil && ctx.Err() == nil {
-		m.restore(e, before, err)
-		return err
-	}
-	if err == nil {
-		err = m.recordStart(ctx, e, op, &rec)
-	}
-	if err == nil {
-		err = m.awaitReady(ctx, &rec)
-	}
-	if err == nil {
-		rec.Status, rec.Ready = Running, true
-		err := m.save(e, &rec)
-		op.passed("recorded")
-		return err
-	}
-	if ctx.Err() == nil {
 		m.markFailed(ctx, e, rec, err)
 	}
 	return err
