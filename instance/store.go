@@ -43,9 +43,10 @@ type store struct {
 	done    chan struct{} // closed when the writer has ended
 
 	// The writer's alone:
-	files []*outFile
-	rows  []*row // ordered by prefix
-	late  bool   // files that may lag are behind
+	files   []*outFile
+	reserve *reserve
+	rows    []*row // ordered by prefix
+	late    bool   // files that may lag are behind
 }
 
 // row is one record, and its part of each file as made when last needed.
@@ -181,6 +182,8 @@ func (s *store) begin(records map[string]*Record, projections []Projection) erro
 	if err := signLock(s.lock, s.head().Owner); err != nil {
 		return err
 	}
+	s.reserve = newReserve(s.disk, s.dir)
+	s.fillReserve()
 	s.changes = make(chan change, 1024)
 	s.done = make(chan struct{})
 	go s.writeLoop()
@@ -242,6 +245,9 @@ func (s *store) writeLoop() {
 			for _, c := range batch {
 				c.done <- err
 			}
+			if first.prefix == "" { // a refresh, now and then
+				s.fillReserve()
+			}
 		case <-catchUp.C:
 			s.writeLate()
 		}
@@ -277,6 +283,9 @@ func (s *store) commit(batch []change) error {
 		before[i] = s.set(c.prefix, c.record)
 	}
 	err := s.write()
+	if KindOf(err) == DiskFull && slices.ContainsFunc(batch, change.ends) && s.reserve.give() {
+		err = s.write()
+	}
 	if err == nil {
 		return nil
 	}
@@ -287,6 +296,13 @@ func (s *store) commit(batch []change) error {
 	}
 	return err
 }
+
+// ends reports whether c is about the end of an instance.
+func (c change) ends() bool {
+	return c.prefix != "" && (c.record == nil || c.record.Status == Deleting)
+}
+
+func (s *store) fillReserve() { s.reserve.fill(len(s.files[0].content)) }
 
 // set makes r the record of prefix, nil: none, and returns the one before.
 func (s *store) set(prefix string, r *Record) (before *Record) {
