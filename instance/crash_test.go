@@ -167,15 +167,7 @@ func (i modelInfo) Sys() any           { return i.file }
 // modelStore opens a store whose files are on d; its lock is a real one.
 func modelStore(t *testing.T, d *modelDisk, lockDir string) (*store, state, error) {
 	t.Helper()
-	s := &store{
-		disk:     d,
-		head:     func() Head { return Head{Owner: "11111111-2222-3333-4444-555555555555"} },
-		nextPort: func() int { return 5180 },
-		inFlight: func() int { return 0 },
-		logError: func(string, error) {},
-		logEdit:  func(string, string) {},
-		changed:  func(string) {},
-	}
+	s := lonelyStore(t, d)
 	loaded, err := openStore(lockDir, s)
 	if err != nil {
 		return nil, state{}, err

@@ -40,15 +40,7 @@ func (f *smallFile) Write(p []byte) (int, error) {
 
 func TestAFullDiskHasRoomForDeletes(t *testing.T) {
 	d := &smallDisk{newModelDisk(), 1 << 20}
-	s := &store{
-		disk:     d,
-		head:     func() Head { return Head{Owner: "11111111-2222-3333-4444-555555555555"} },
-		nextPort: func() int { return 5180 },
-		inFlight: func() int { return 0 },
-		logError: func(string, error) {},
-		logEdit:  func(string, string) {},
-		changed:  func(string) {},
-	}
+	s := lonelyStore(t, d)
 	if _, err := openStore(t.TempDir(), s); err != nil {
 		t.Fatal(err)
 	}

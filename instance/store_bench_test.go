@@ -55,14 +55,7 @@ func BenchmarkChangeBy64(b *testing.B) {
 
 func benchStore(b *testing.B, records int) (*store, []string) {
 	b.Helper()
-	s := &store{
-		head:     func() Head { return Head{Owner: "11111111-2222-3333-4444-555555555555", Domain: "sandbox.example.com"} },
-		nextPort: func() int { return 5180 },
-		inFlight: func() int { return 0 },
-		logError: func(msg string, err error) { b.Error(msg, err) },
-		logEdit:  func(string, string) {},
-		changed:  func(string) {},
-	}
+	s := lonelyStore(b, nil)
 	if _, err := openStore(b.TempDir(), s); err != nil {
 		b.Fatal(err)
 	}

@@ -14,10 +14,10 @@ import (
 	"testing"
 )
 
-// newStore opens a store in dir, with what the file there holds.
-func newStore(t *testing.T, dir string) (*store, state) {
-	t.Helper()
-	s := &store{
+// lonelyStore is a store without a Manager, on d; nil: the real disk.
+func lonelyStore(t testing.TB, d disk) *store {
+	return &store{
+		disk:     d,
 		head:     func() Head { return Head{Owner: "11111111-2222-3333-4444-555555555555", Domain: "sandbox.example.com"} },
 		nextPort: func() int { return 5180 },
 		inFlight: func() int { return 0 },
@@ -25,6 +25,12 @@ func newStore(t *testing.T, dir string) (*store, state) {
 		logEdit:  func(path, aside string) { t.Log("edited", path, aside) },
 		changed:  func(string) {},
 	}
+}
+
+// newStore opens a store in dir, with what the file there holds.
+func newStore(t *testing.T, dir string) (*store, state) {
+	t.Helper()
+	s := lonelyStore(t, nil)
 	loaded, err := openStore(dir, s)
 	if err != nil {
 		t.Fatal(err)
