@@ -6,31 +6,46 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
+	"time"
 )
 
 // goingAway is the frame that ends a WebSocket with status 1001.
 var goingAway = []byte{0x88, 2, 0x03, 0xE9}
 
+// farewell is how long a client has to close its side after it was told, before
+// the connection is cut.
+const farewell = 5 * time.Second
+
 // webSocket is the dev server's half of a WebSocket. When it breaks off, as it
 // does when its container is stopped, the client is told that the server is
 // going away, so that it neither waits nor takes it for a fault of the network.
+//
+// One goroutine reads and one writes.
 type webSocket struct {
 	io.ReadWriteCloser
-	frames frames
-	told   bool
+	frames frames        // Read's alone
+	told   bool          // Read's alone
+	left   chan struct{} // closed when the client has left
+	leave  func()
 }
 
 // asWebSocket wraps the body of a response that switched to one.
 func asWebSocket(res *http.Response) {
 	body, ok := res.Body.(io.ReadWriteCloser)
 	if ok && res.StatusCode == http.StatusSwitchingProtocols && strings.EqualFold(res.Header.Get("Upgrade"), "websocket") {
-		res.Body = &webSocket{ReadWriteCloser: body}
+		left := make(chan struct{})
+		res.Body = &webSocket{ReadWriteCloser: body, left: left, leave: sync.OnceFunc(func() { close(left) })}
 	}
 }
 
 func (s *webSocket) Read(p []byte) (int, error) {
 	if s.told {
-		return 0, io.EOF
+		select {
+		case <-s.left:
+		case <-time.After(farewell):
+		}
+		return 0, io.ErrUnexpectedEOF // not EOF, after which the client might go on for ever
 	}
 	n, err := s.ReadWriteCloser.Read(p)
 	s.frames.pass(p[:n])
@@ -41,12 +56,25 @@ func (s *webSocket) Read(p []byte) (int, error) {
 	return n + copy(p[n:], goingAway), nil
 }
 
+// Write drops what a dev server that broke off can no longer take: it is Read
+// that ends the connection, after it has told the client.
+func (s *webSocket) Write(p []byte) (int, error) {
+	_, _ = s.ReadWriteCloser.Write(p)
+	return len(p), nil
+}
+
 // CloseWrite passes on that the client will write no more.
 func (s *webSocket) CloseWrite() error {
+	s.leave()
 	if half, ok := s.ReadWriteCloser.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
 	return errors.ErrUnsupported
+}
+
+func (s *webSocket) Close() error {
+	s.leave()
+	return s.ReadWriteCloser.Close()
 }
 
 // frames follows the frames of a WebSocket as they pass. It looks at headers

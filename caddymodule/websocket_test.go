@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
+	"time"
 )
 
 // frame is an unmasked frame of opcode with size bytes of payload.
@@ -58,6 +60,8 @@ func TestABrokenWebSocketTellsItsClientThatTheServerGoesAway(t *testing.T) {
 					Body:       broken{reader(bytes.NewReader(test.sent))},
 				}
 				asWebSocket(res)
+				closer := time.AfterFunc(50*time.Millisecond, func() { res.Body.Close() }) // the client's answer
+				defer closer.Stop()
 				got, _ := io.ReadAll(res.Body)
 				want := test.sent
 				if test.told {
@@ -81,4 +85,31 @@ func TestOtherUpgradesAreLeftAlone(t *testing.T) {
 	if got, _ := io.ReadAll(res.Body); string(got) != "abc" {
 		t.Errorf("got %q", got)
 	}
+}
+
+// gone is a connection that takes nothing any more.
+type gone struct{ broken }
+
+func (gone) Write([]byte) (int, error) { return 0, errors.New("broken pipe") }
+
+func TestAClientThatGoesOnIsCutAfterItsFarewell(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		res := &http.Response{
+			StatusCode: http.StatusSwitchingProtocols,
+			Header:     http.Header{"Upgrade": {"websocket"}},
+			Body:       gone{broken{bytes.NewReader(nil)}},
+		}
+		asWebSocket(res)
+		begun := time.Now()
+		if n, err := res.Body.(io.Writer).Write([]byte("abc")); n != 3 || err != nil {
+			t.Errorf("a write to what is gone: %d, %v; it would end the connection before the client was told", n, err)
+		}
+		got, err := io.ReadAll(res.Body)
+		if !bytes.Equal(got, goingAway) || err == nil {
+			t.Errorf("the client got % x, then %v", got, err)
+		}
+		if took := time.Since(begun); took != farewell {
+			t.Errorf("cut after %s", took)
+		}
+	})
 }

@@ -59,13 +59,14 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (Instance, erro
 	}
 
 	op := newOperation(ctx, "create", req.Wait)
-	if op.quit, err = m.gate.join(); err != nil {
-		return Instance{}, err
-	}
 	e := &entry{rec: rec, op: op, reserved: true}
 	if winner, err := m.reserve(e, req.Prefix == nil); winner != nil || err != nil {
-		op.quit()
 		return m.join(ctx, winner, req, err)
+	}
+	if op.quit, err = m.gate.join(); err != nil {
+		m.remove(rec.Prefix)
+		m.finish(e, op, err) // others may have joined it
+		return Instance{}, err
 	}
 	op.passed("reserved")
 	m.run(e, op, func(ctx context.Context) error { return m.create(ctx, e, op, req.Port) })

@@ -732,6 +732,9 @@ func TestATooLongQueueIsRefused(t *testing.T) {
 		})
 	}
 	b.eventually("18 of 90 are refused", func() bool { return refused.Load() == 18 })
+	page, _ := b.manager.List(instance.Query{Limit: 1})
+	_, err := b.manager.Create(t.Context(), request(page.Instances[0].Prefix))
+	b.fails(err, instance.PrefixTaken) // that is so, however long the queue
 	close(goOn)
 	wg.Wait()
 	if created.Load() != 72 {

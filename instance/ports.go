@@ -1,9 +1,11 @@
 package instance
 
 import (
+	"errors"
 	"net"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -133,12 +135,12 @@ func (p *ports) nextPort() int {
 	return p.next
 }
 
-// canBind reports whether nobody listens on port now.
+// canBind reports whether nobody is seen to have port now. Where it cannot be
+// tried, for want of file descriptors say, the engine will see.
 func canBind(port int) bool {
 	l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-	if err != nil {
-		return false
+	if err == nil {
+		l.Close()
 	}
-	l.Close()
-	return true
+	return !errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, syscall.EACCES)
 }
