@@ -5,7 +5,7 @@ GOLANGCI_LINT = $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 GOVULNCHECK   = $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-clean test test-unit bench fmt lint vuln build image clean
+.PHONY: help demo demo-clean test test-unit test-long soak bench fmt lint vuln build image clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,18 @@ test: ## all tests, with all set-up: Docker, browser, demo image
 
 test-unit: ## the tests that need neither Docker nor minutes
 	$(GO) test -race -short ./...
+
+test-long: ## all tests, and those of crashes, Docker faults and load besides
+	SANDBOX_LONG=1 scripts/test.sh -timeout 60m ./...
+
+soak: ## the long forms: 1000 kills, 30 power cuts, 5 minutes per fuzz target
+	SANDBOX_SOAK=1 SANDBOX_SOAK_KILLS=1000 scripts/test.sh -timeout 3h ./...
+	@set -e; for file in $$(grep -rl --include='*_test.go' '^func Fuzz' .); do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\)(.*/\1/p' $$file); do \
+			echo "fuzzing $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime 5m $$(dirname $$file); \
+		done; \
+	done
 
 bench: ## the benchmarks: of the state on disk, and end to end
 	@scripts/docker.sh

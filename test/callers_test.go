@@ -29,6 +29,7 @@ func tally(t testing.TB, answers []told) map[string]int {
 }
 
 func TestAThousandCreatesOfOnePrefixGiveOneInstance(t *testing.T) {
+	takesMinutes(t)
 	c := startCaddy(t, options{})
 	callers := make([]ask, thousand)
 	for n := range callers {
@@ -45,6 +46,7 @@ func TestAThousandCreatesOfOnePrefixGiveOneInstance(t *testing.T) {
 }
 
 func TestAThousandCreatesOnTwentyPorts(t *testing.T) {
+	takesMinutes(t)
 	c := startCaddy(t, options{Ports: freeRange(20)})
 	callers := make([]ask, thousand)
 	for n := range callers {
@@ -102,6 +104,7 @@ func connections(t testing.TB, address string, n int) (conns []net.Conn, closeAl
 }
 
 func TestSlowAndIdleClientsHoldNobodyUp(t *testing.T) {
+	takesMinutes(t)
 	c := startCaddy(t, options{})
 	made := c.api.create(t, createRequest{Prefix: "servedwell"})
 	before := c.goroutines(t)
@@ -152,6 +155,7 @@ func TestSlowAndIdleClientsHoldNobodyUp(t *testing.T) {
 // 256 files are fewer than clients come: connections have to wait, those that
 // there are go on, and nothing breaks.
 func TestTooFewDescriptorsBreakNothing(t *testing.T) {
+	takesMinutes(t)
 	const descriptors = 256
 	c := startCaddy(t, options{Wrap: []string{"prlimit", fmt.Sprintf("--nofile=%d:%d", descriptors, descriptors)}})
 	made := c.api.create(t, createRequest{Prefix: "fewfiles"})

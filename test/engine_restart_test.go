@@ -201,6 +201,7 @@ func (e *ownEngine) load(t testing.TB, tag string) {
 }
 
 func TestRestartsOfDockerConverge(t *testing.T) {
+	takesMinutes(t)
 	t.Parallel()
 	restarts, instances := 3, 5
 	if soaking() {

@@ -138,6 +138,7 @@ func prefixIn(a answer) string {
 
 // Not parallel: it takes all of the machine.
 func TestAStormOfReloadsDisturbsNobody(t *testing.T) {
+	takesMinutes(t)
 	lasting, sockets := 15*time.Second, 200
 	if soaking() {
 		lasting = time.Minute
