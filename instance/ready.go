@@ -131,8 +131,11 @@ func (m *Manager) withLogs(ctx context.Context, ref string, err *Error) *Error {
 
 // exitReason says in words how c ended.
 func exitReason(c Container) string {
-	if c.OOMKilled {
+	switch {
+	case c.OOMKilled:
 		return fmt.Sprintf("exited %d: out of memory", c.ExitCode)
+	case c.ExitCode == 137: // Docker may forget why, see instancetest
+		return "exited 137: killed, perhaps out of memory"
 	}
 	return fmt.Sprintf("exited %d", c.ExitCode)
 }
