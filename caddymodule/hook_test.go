@@ -62,7 +62,8 @@ func (d *diary) keep() *hook {
 }
 
 // After each of these tests the bubble is empty: synctest fails otherwise, so
-// no hook leaves a goroutine behind.
+// no hook leaves a goroutine behind. Their sleeps pass the bubble's time, which
+// is exact and takes none of ours.
 
 func TestChangesThatComeTogetherAreOneRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

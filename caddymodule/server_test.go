@@ -357,7 +357,7 @@ func eventually(t *testing.T, check func() error) {
 		if time.Now().After(deadline) {
 			t.Fatal(err)
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond) // between two looks at the condition
 	}
 }
 

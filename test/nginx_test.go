@@ -402,18 +402,7 @@ func (v *visitor) streamsPass(t testing.TB, url string) {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	events := bufio.NewScanner(res.Body)
-	for want := 1; want <= 3 && events.Scan(); {
-		if line := events.Text(); strings.HasPrefix(line, "id: ") {
-			if line != fmt.Sprintf("id: %d", want) {
-				t.Fatalf("got %q, want event %d", line, want)
-			}
-			want++
-		}
-	}
-	if err := events.Err(); err != nil {
-		t.Fatal(err)
-	}
+	wantEvents(t, res.Body, 3)
 
 	if page, err := v.try(http.MethodPost, url+"/echo", "a body"); err != nil || page.body != "a body" {
 		t.Errorf("a body came back as %+v: %v", page, err)

@@ -125,17 +125,23 @@ func TestEventsArriveAsTheyAreSent(t *testing.T) {
 	}
 	defer res.Body.Close()
 	// The stream never ends: whoever buffered it would deliver nothing.
-	events := bufio.NewScanner(res.Body)
-	for want := 1; want <= 5 && events.Scan(); {
+	wantEvents(t, res.Body, 5)
+}
+
+// wantEvents reads the first n events of a stream of the test server.
+func wantEvents(t testing.TB, stream io.Reader, n int) {
+	t.Helper()
+	events := bufio.NewScanner(stream)
+	for want := 1; want <= n; {
+		if !events.Scan() {
+			t.Fatalf("the stream ended (%v) before event %d", events.Err(), want)
+		}
 		if line := events.Text(); strings.HasPrefix(line, "id: ") {
 			if line != fmt.Sprintf("id: %d", want) {
 				t.Fatalf("got %q, want event %d", line, want)
 			}
 			want++
 		}
-	}
-	if err := events.Err(); err != nil {
-		t.Fatal(err)
 	}
 }
 
