@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/aie-sandbox/caddy-sandbox/caddymodule/request"
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
 
@@ -139,16 +140,14 @@ func refuseMethod(w http.ResponseWriter, actions map[string]action) error {
 func parseQuery(raw string, parameters []string) (url.Values, error) {
 	query, err := url.ParseQuery(raw)
 	if err != nil {
-		return nil, badField("query", "well-formed")
+		return nil, request.BadField("query", "well-formed")
 	}
 	for _, name := range slices.Sorted(maps.Keys(query)) {
 		if !slices.Contains(parameters, name) {
-			field := shorten(name)
-			return nil, instance.Errorf(instance.BadRequest, "%s: there is no such parameter; allowed: %s", field, orNone(parameters)).
-				With("field", field).With("allowed", append([]string{}, parameters...))
+			return nil, request.Unknown("parameter", request.Shorten(name), parameters)
 		}
 		if len(query[name]) > 1 && name != "label" {
-			return nil, badField(name, "given once")
+			return nil, request.BadField(name, "given once")
 		}
 	}
 	return query, nil
@@ -248,7 +247,7 @@ func parseWait(query url.Values) (instance.Wait, error) {
 	wait := instance.Wait(query.Get("wait"))
 	allowed := []instance.Wait{instance.WaitReady, instance.WaitStarted, instance.WaitNone}
 	if !slices.Contains(allowed, wait) {
-		return "", badField("wait", "ready", "started", "none")
+		return "", request.BadField("wait", "ready", "started", "none")
 	}
 	return wait, nil
 }
@@ -261,7 +260,7 @@ func parseIdempotencyKey(header http.Header) (string, error) {
 		return "", nil
 	}
 	if len(keys) != 1 || keys[0] == "" || len(keys[0]) > longest {
-		return "", badField("Idempotency-Key", "given once", "1 to 255 bytes long")
+		return "", request.BadField("Idempotency-Key", "given once", "1 to 255 bytes long")
 	}
 	return keys[0], nil
 }
@@ -277,22 +276,22 @@ func parseListQuery(query url.Values) (instance.Query, error) {
 		for _, status := range instance.Statuses {
 			allowed = append(allowed, string(status))
 		}
-		return q, badField("status", allowed...)
+		return q, request.BadField("status", allowed...)
 	}
 	if query.Has("limit") {
 		limit, err := strconv.Atoi(query.Get("limit"))
 		if err != nil || limit < 1 || limit > 1000 {
-			return q, badField("limit", "a whole number from 1 to 1000")
+			return q, request.BadField("limit", "a whole number from 1 to 1000")
 		}
 		q.Limit = limit
 	}
 	if query.Has("cursor") && !instance.ValidPrefix(q.After) {
-		return q, badField("cursor", "the next of a page before")
+		return q, request.BadField("cursor", "the next of a page before")
 	}
 	for _, label := range query["label"] {
 		key, value, ok := strings.Cut(label, "=")
 		if !ok || key == "" {
-			return q, badField("label", "<key>=<value>")
+			return q, request.BadField("label", "<key>=<value>")
 		}
 		if q.Labels == nil {
 			q.Labels = map[string]string{}

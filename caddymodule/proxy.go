@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/aie-sandbox/caddy-sandbox/caddymodule/request"
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
 
@@ -65,7 +66,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 // ServeHTTP implements caddyhttp.MiddlewareHandler. It returns when the
 // response is complete, or the upgraded connection closed.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	prefix, ok := prefixOf(r.Host, h.app.settings.Domain)
+	prefix, ok := request.Prefix(r.Host, h.app.settings.Domain)
 	setPlaceholders(r, prefix, h.get)
 	if !ok {
 		refuse(w, r, noInstance(), h.app.settings.Log)

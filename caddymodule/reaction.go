@@ -17,6 +17,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/aie-sandbox/caddy-sandbox/caddymodule/request"
 )
 
 // signals are those that programs take as a request of some kind.
@@ -63,7 +65,7 @@ func readPID(path string) (int, error) {
 	line, _, _ := strings.Cut(string(content), "\n")
 	pid, err := strconv.Atoi(strings.TrimSpace(line))
 	if err != nil {
-		return 0, fmt.Errorf("the pid file %s has no number in its first line, but %q", path, shorten(line))
+		return 0, fmt.Errorf("the pid file %s has no number in its first line, but %q", path, request.Shorten(line))
 	}
 	if pid <= 1 || pid == os.Getpid() {
 		return 0, fmt.Errorf("the pid file %s has %d, which gets no signal from here", path, pid)

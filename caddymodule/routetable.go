@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/aie-sandbox/caddy-sandbox/caddymodule/request"
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
 
@@ -56,7 +57,7 @@ func parseRoutes(data []byte) (r *routeTable, skipped []string, err error) {
 	for _, prefix := range slices.Sorted(maps.Keys(file.Routes)) {
 		one, err := parseRoute(prefix, file.Routes[prefix])
 		if err != nil {
-			skipped = append(skipped, fmt.Sprintf("%q: %v", shorten(prefix), err))
+			skipped = append(skipped, fmt.Sprintf("%q: %v", request.Shorten(prefix), err))
 			continue
 		}
 		r.table[prefix] = one
@@ -94,15 +95,15 @@ var hostGrammar = regexp.MustCompile(`^[A-Za-z0-9._-]{1,253}$`)
 func parseTarget(target string) (host string, port int, err error) {
 	u, err := url.Parse(target)
 	if err != nil || u.Scheme != "http" || u.Port() == "" || *u != (url.URL{Scheme: u.Scheme, Host: u.Host}) {
-		return "", 0, fmt.Errorf("its target %q is not http://host:port", shorten(target))
+		return "", 0, fmt.Errorf("its target %q is not http://host:port", request.Shorten(target))
 	}
 	host = u.Hostname()
 	if ip, err := netip.ParseAddr(host); (err != nil || ip.Zone() != "") && !hostGrammar.MatchString(host) {
-		return "", 0, fmt.Errorf("its target %q names no host", shorten(target))
+		return "", 0, fmt.Errorf("its target %q names no host", request.Shorten(target))
 	}
 	port, err = strconv.Atoi(u.Port())
 	if err != nil || port < 1 || port > 65535 {
-		return "", 0, fmt.Errorf("its target %q has no valid port", shorten(target))
+		return "", 0, fmt.Errorf("its target %q has no valid port", request.Shorten(target))
 	}
 	return host, port, nil
 }
@@ -112,7 +113,7 @@ func (r *routeTable) prefixOf(host string) string {
 	if r == nil {
 		return ""
 	}
-	prefix, ok := prefixOf(host, r.domain)
+	prefix, ok := request.Prefix(host, r.domain)
 	if !ok {
 		return ""
 	}

@@ -7,6 +7,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
+
+	"github.com/aie-sandbox/caddy-sandbox/caddymodule/request"
 )
 
 func init() {
@@ -40,9 +42,9 @@ func (p *TLSPermission) Provision(ctx caddy.Context) error {
 
 // CertificateAllowed implements caddytls.OnDemandPermission.
 func (p *TLSPermission) CertificateAllowed(_ context.Context, name string) error {
-	prefix, ok := prefixOf(name, p.app.settings.Domain)
+	prefix, ok := request.Prefix(name, p.app.settings.Domain)
 	if !ok || !p.app.manager().Known(prefix) {
-		return fmt.Errorf("%s is no host of an instance: %w", shorten(name), caddytls.ErrPermissionDenied)
+		return fmt.Errorf("%s is no host of an instance: %w", request.Shorten(name), caddytls.ErrPermissionDenied)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/aie-sandbox/caddy-sandbox/caddymodule/request"
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
 
@@ -89,7 +90,7 @@ func (u *Upstreams) endpoint(r *http.Request) *instance.Endpoint {
 	// Not r.Host: on a retry it is what header_up made of it.
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	host, _ := repl.GetString("http.request.host")
-	prefix, ok := prefixOf(host, u.app.settings.Domain)
+	prefix, ok := request.Prefix(host, u.app.settings.Domain)
 	if !ok {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package caddymodule
+package request
 
 import (
 	"strings"
@@ -7,7 +7,7 @@ import (
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
 
-func TestPrefixOf(t *testing.T) {
+func TestPrefix(t *testing.T) {
 	longest := strings.Repeat("z", 57)
 	for _, row := range []struct{ host, prefix string }{
 		{"abcdefgh.sandbox.example.com", "abcdefgh"},
@@ -54,7 +54,7 @@ func TestPrefixOf(t *testing.T) {
 		{"127.0.0.1", ""},
 		{"[::1]:443", ""},
 	} {
-		prefix, ok := prefixOf(row.host, "sandbox.example.com")
+		prefix, ok := Prefix(row.host, "sandbox.example.com")
 		if ok != (row.prefix != "") || ok && prefix != row.prefix {
 			t.Errorf("%.60q: got %q, %v, want %q", row.host, prefix, ok, row.prefix)
 		}
@@ -70,7 +70,7 @@ func FuzzHostname(f *testing.F) {
 	}
 	const domain = "sandbox.example.com"
 	f.Fuzz(func(t *testing.T, host string) {
-		prefix, ok := prefixOf(host, domain)
+		prefix, ok := Prefix(host, domain)
 		if !ok {
 			return
 		}
@@ -81,15 +81,15 @@ func FuzzHostname(f *testing.F) {
 		if !strings.EqualFold(host[:len(prefix)+1+len(domain)], prefix+"."+domain) {
 			t.Fatalf("%q gave %q, whose host it is not", host, prefix)
 		}
-		if again, ok := prefixOf(prefix+"."+domain, domain); !ok || again != prefix {
+		if again, ok := Prefix(prefix+"."+domain, domain); !ok || again != prefix {
 			t.Fatalf("%q gave %q, whose own host gives %q", host, prefix, again)
 		}
 	})
 }
 
-func TestPrefixOfAllocatesNothing(t *testing.T) {
+func TestPrefixAllocatesNothing(t *testing.T) {
 	const host = "abcdefgh.sandbox.example.com:8443"
-	if n := testing.AllocsPerRun(100, func() { prefixOf(host, "sandbox.example.com") }); n > 0 {
+	if n := testing.AllocsPerRun(100, func() { Prefix(host, "sandbox.example.com") }); n > 0 {
 		t.Errorf("%v allocations for a host in lower case, want none", n)
 	}
 }

@@ -1,4 +1,4 @@
-package caddymodule
+package request
 
 import (
 	"strconv"
@@ -7,11 +7,11 @@ import (
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
 
-// prefixOf returns the prefix that host names below domain, if it names one.
+// Prefix returns the prefix that host names below domain, if it names one.
 // host is what a stranger sent, with or without a port; domain is ours and in
 // lower case. What comes back fits the grammar of prefixes, so it may be a map
 // key, a log field or part of a metric.
-func prefixOf(host, domain string) (prefix string, ok bool) {
+func Prefix(host, domain string) (prefix string, ok bool) {
 	const longest = 300 // a DNS name, a dot and a port; do not lower-case megabytes
 	if len(host) > longest {
 		return "", false
