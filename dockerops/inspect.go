@@ -142,6 +142,7 @@ func (c *Client) describe(ctx context.Context, found container.InspectResponse) 
 		ID:         found.ID,
 		Spec:       spec,
 		Running:    state.Running, // paused ones too
+		Paused:     state.Paused,
 		ExitCode:   state.ExitCode,
 		OOMKilled:  state.OOMKilled,
 		CreatedAt:  instant(found.Created),

@@ -43,9 +43,26 @@ func (c *Client) Stop(ctx context.Context, ref string) error {
 	if err != nil || !found.State.Running {
 		return err
 	}
+	if found.State.Paused { // it could not hear that it is to end
+		if err := c.unpause(ctx, found); err != nil {
+			return err
+		}
+	}
 	return c.call(ctx, "stopping container "+nameOf(found), c.Deadlines.Change,
 		func(ctx context.Context, engine *client.Client) error {
 			return engine.ContainerStop(ctx, found.ID, container.StopOptions{Timeout: new(stopGrace)})
+		})
+}
+
+// Pause implements instance.Runtime.
+func (c *Client) Pause(ctx context.Context, ref string) error {
+	found, err := c.own(ctx, ref)
+	if err != nil || found.State.Paused {
+		return err
+	}
+	return c.call(ctx, "pausing container "+nameOf(found), c.Deadlines.Change,
+		func(ctx context.Context, engine *client.Client) error {
+			return engine.ContainerPause(ctx, found.ID)
 		})
 }
 

@@ -12,6 +12,7 @@ type Status string
 // The states of an instance:
 //
 //	creating → running ⇄ stopped
+//	           running ⇄ paused
 //
 // with starting, stopping and deleting as the steps between. Failed means
 // that it ended by itself with an error, ran out of memory, or never became
@@ -22,17 +23,20 @@ const (
 	Running  Status = "running"
 	Stopping Status = "stopping"
 	Stopped  Status = "stopped"
+	Paused   Status = "paused"
 	Failed   Status = "failed"
 	Deleting Status = "deleting"
 )
 
 // Statuses lists every status, for whoever has to check or to explain one.
-var Statuses = []Status{Creating, Starting, Running, Stopping, Stopped, Failed, Deleting}
+var Statuses = []Status{Creating, Starting, Running, Stopping, Stopped, Paused, Failed, Deleting}
 
-// Why an instance is stopped.
+// Why an instance is stopped or paused.
 const (
 	ReasonUser    = "user"              // by a call; no request wakes it
+	ReasonIdle    = "idle"              // nobody used it
 	ReasonOutside = "stopped outside"   // by hand, past us
+	ReasonPaused  = "paused outside"    // by hand, past us
 	ReasonRemoved = "container removed" // by hand; the next start makes it anew
 )
 
@@ -55,6 +59,14 @@ type Instance struct {
 	StartedAt     *time.Time        `json:"started_at"`
 	StoppedAt     *time.Time        `json:"stopped_at"`
 	LastActiveAt  *time.Time        `json:"last_active_at"`
+	// What ends it without a call, as it holds for it, and when.
+	IdleTimeout        Duration   `json:"idle_timeout"`
+	OnIdle             OnIdle     `json:"on_idle"`
+	TTL                Duration   `json:"ttl"`
+	DeleteAfterStopped Duration   `json:"delete_after_stopped"`
+	IdleAt             *time.Time `json:"idle_at"`
+	ExpiresAt          *time.Time `json:"expires_at"`
+	DeleteAt           *time.Time `json:"delete_at"`
 }
 
 // Spec is the container that an instance is to have: all that a [Runtime]
@@ -105,6 +117,7 @@ type Record struct {
 	StartedAt    *time.Time `json:"started_at,omitempty"`
 	StoppedAt    *time.Time `json:"stopped_at,omitempty"`
 	LastActiveAt *time.Time `json:"last_active_at,omitempty"`
+	Lifetime                // its own, over its template's
 	// IdempotencyKey and RequestHash let a retried create find its first answer.
 	IdempotencyKey string `json:"idempotency_key,omitempty"`
 	RequestHash    string `json:"request_hash,omitempty"`

@@ -13,6 +13,7 @@ type Lease struct {
 
 	entry   *entry
 	release sync.Once
+	resting bool // guarded by entry.mu
 }
 
 // Acquire takes a lease on a running, ready instance, without any I/O. Whoever
@@ -40,11 +41,32 @@ func (l *Lease) Endpoint() *Endpoint {
 	return l.entry.endpoint
 }
 
+// Touch tells that the instance is used.
+func (l *Lease) Touch() {
+	l.entry.mu.Lock()
+	defer l.entry.mu.Unlock()
+	l.entry.lastActive = time.Now()
+}
+
+// Rest lets the instance become idle although the lease goes on: an open
+// WebSocket is no use of it, only what passes over it. See Touch.
+func (l *Lease) Rest() {
+	l.entry.mu.Lock()
+	defer l.entry.mu.Unlock()
+	if !l.resting {
+		l.resting = true
+		l.entry.leases--
+	}
+}
+
 // Release ends the lease; further calls do nothing.
 func (l *Lease) Release() {
 	l.release.Do(func() {
 		l.entry.mu.Lock()
 		defer l.entry.mu.Unlock()
+		if l.resting { // its end is no use of the instance either
+			return
+		}
 		l.entry.leases--
 		l.entry.lastActive = time.Now()
 	})

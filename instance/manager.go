@@ -52,6 +52,9 @@ type Manager struct {
 	ports    *ports
 	gate     *gate
 	sync     *syncState
+	openedAt time.Time
+	sooner   chan struct{} // has an element when a deadline came closer
+	nextEnd  atomic.Int64  // the first deadline, in nanoseconds of the Unix time
 
 	ctx      context.Context // of the operations and background work
 	cancel   context.CancelFunc
@@ -73,9 +76,11 @@ type entry struct {
 	endpoint   *Endpoint  // set while the instance runs and is ready
 	op         *operation // who may change rec; nil: nobody
 	missed     bool       // an event came while op held the slot
+	doubted    bool       // its deadline seemed long past in the last sweep
 	reserved   bool       // the intent is not durable yet
 	gone       bool       // no longer in the table
 	crashes    crashLoop
+	waiters    int // visitors that wait for it to wake
 	leases     int
 	lastActive time.Time
 }
@@ -89,6 +94,7 @@ func New(dir string, openRuntime func(owner string) (Runtime, error)) *Manager {
 		openRuntime: openRuntime,
 		gate:        newGate(),
 		sync:        newSyncState(),
+		sooner:      make(chan struct{}, 1),
 		table:       map[string]*entry{},
 		keys:        map[string]string{},
 	}
@@ -163,7 +169,9 @@ func (m *Manager) Open() (err error) {
 	}
 	m.runtime = runtime
 	m.rememberAdopted()
+	m.openedAt = time.Now()
 	m.opened.Store(true)
+	m.work.Go(m.sweepLoop)
 	m.work.Go(m.watch)
 	m.work.Go(m.reconcileLoop)
 	return nil
@@ -384,7 +392,9 @@ func (m *Manager) remove(prefix string) {
 func (m *Manager) view(e *entry) Instance {
 	rec := *e.record()
 	e.stamp(&rec)
-	return rec.view(m.settings.Load().url(rec.Prefix))
+	in := rec.view(m.settings.Load().url(rec.Prefix))
+	in.showLifetime(m.lifetime(&rec), m.deadlines(e))
+	return in
 }
 
 func (m *Manager) log() *zap.Logger { return m.settings.Load().Log }
@@ -438,6 +448,10 @@ func (e *entry) unroute() {
 func (e *entry) stamp(rec *Record) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	return e.stampLocked(rec)
+}
+
+func (e *entry) stampLocked(rec *Record) bool {
 	last := e.lastActive.UTC().Truncate(time.Millisecond)
 	if e.lastActive.IsZero() || rec.LastActiveAt != nil && !last.After(*rec.LastActiveAt) {
 		return false
@@ -453,6 +467,7 @@ func (m *Manager) save(e *entry, rec *Record) error {
 		return err
 	}
 	e.show(rec)
+	m.mind(m.deadlines(e).first())
 	return nil
 }
 

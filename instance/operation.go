@@ -73,7 +73,7 @@ func checkWait(wait Wait) error {
 }
 
 // claim gives op the slot of e. If an operation of the same name holds it, and
-// that can be shared, it returns that one; else Busy.
+// that can be shared, it returns that one; else Busy, beside who holds it.
 func (e *entry) claim(op *operation) (holder *operation, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -85,10 +85,10 @@ func (e *entry) claim(op *operation) (holder *operation, err error) {
 	case e.op == nil:
 		e.op = op
 		return op, nil
-	case e.op.name == op.name && (op.name == "start" || op.name == "stop"):
+	case e.op.name == op.name && (op.name == "start" || op.name == "stop" || op.name == "pause"):
 		return e.op, nil
 	}
-	return nil, busy(e.rec)
+	return e.op, busy(e.rec)
 }
 
 func busy(r *Record) error {

@@ -48,6 +48,14 @@ func (m *Manager) power(ctx context.Context, prefix, name string, wait Wait, do 
 	}
 	op := newOperation(ctx, name, wait)
 	holder, err := e.claim(op)
+	for err != nil && holder != nil && holder.name == idleOp { // nobody asked for that one
+		select {
+		case <-holder.done:
+			holder, err = e.claim(op)
+		case <-ctx.Done():
+			return Instance{}, context.Cause(ctx)
+		}
+	}
 	if err != nil {
 		return Instance{}, err
 	}
@@ -84,8 +92,11 @@ func (e *entry) mayStart() error {
 
 func (m *Manager) start(ctx context.Context, e *entry, op *operation) error {
 	rec := *e.record()
-	if rec.Status == Running && rec.Ready {
+	switch {
+	case rec.Status == Running && rec.Ready:
 		return nil
+	case rec.Status == Paused:
+		return m.thaw(ctx, e, op, rec)
 	}
 	return m.bringUp(ctx, e, op, rec, false)
 }
@@ -209,13 +220,27 @@ func failReason(cause error) string {
 }
 
 func (m *Manager) stop(ctx context.Context, e *entry, op *operation) error {
+	reason := ReasonUser
+	if rec := e.record(); rec.Status == Stopping { // an interrupted stop is finished as it was meant
+		reason = rec.Reason
+	}
+	return m.stopFor(ctx, e, op, reason)
+}
+
+func (m *Manager) stopIdle(ctx context.Context, e *entry, op *operation) error {
+	return m.stopFor(ctx, e, op, ReasonIdle)
+}
+
+// stopFor takes e to stopped, for that reason.
+func (m *Manager) stopFor(ctx context.Context, e *entry, op *operation, reason string) error {
 	rec := *e.record()
 	if rec.Status == Stopped && rec.Reason == ReasonUser {
 		return nil
 	}
-	rec.Status, rec.Ready, rec.Reason = Stopping, false, ReasonUser
+	rec.Status, rec.Ready, rec.Reason = Stopping, false, reason
 	intent := rec
 	if err := m.save(e, &intent); err != nil {
+		e.show(e.record()) // its route may have been taken away
 		return err
 	}
 	op.passed("intent")

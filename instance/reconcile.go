@@ -120,6 +120,8 @@ func decideRecord(r *Record, c *Container) *action {
 		return &action{verb: resume, cause: "its start was interrupted"}
 	case Running:
 		return decideRunning(r, c)
+	case Paused:
+		return decidePaused(r, c)
 	}
 	return decideStopped(r, c)
 }
@@ -135,12 +137,27 @@ func decideRunning(r *Record, c *Container) *action {
 		return &action{verb: resume, cause: "its container was replaced from outside"}
 	case !startTime(r).Equal(c.StartedAt.UTC().Truncate(time.Millisecond)):
 		return &action{verb: resume, cause: "its container was restarted from outside"}
+	case c.Paused:
+		return r.ended(Paused, ReasonPaused, c)
 	case !r.Ready:
 		return &action{verb: resume, cause: "it has not become ready yet"}
 	}
 	next := *r
 	if next.follow(*c); next.Address != r.Address {
 		return &action{verb: correct, next: &next, cause: "its address is " + c.Address.String()}
+	}
+	return nil
+}
+
+func decidePaused(r *Record, c *Container) *action {
+	switch {
+	case c == nil:
+		return r.ended(Stopped, ReasonRemoved, nil)
+	case !c.Running:
+		status, reason := howEnded(*c)
+		return r.ended(status, reason, c)
+	case !c.Paused:
+		return &action{verb: resume, cause: "it was resumed from outside, or its pause was interrupted"}
 	}
 	return nil
 }
@@ -194,6 +211,9 @@ func howEnded(c Container) (Status, string) {
 func recordOf(c Container) *Record {
 	r := &Record{Spec: c.Spec, CreatedAt: c.CreatedAt.UTC().Truncate(time.Millisecond)}
 	r.follow(c)
+	if c.Paused {
+		return r.ended(Paused, ReasonPaused, &c).next
+	}
 	if c.Running {
 		r.Status, r.Ready = Running, true
 		return r
@@ -300,6 +320,9 @@ func (m *Manager) reconcileLoop() {
 			}
 		} else {
 			lastErr = ""
+		}
+		if err := m.stampAll(m.ctx); err != nil {
+			m.log().Warn("writing when instances were last used; will try again", zap.Error(err))
 		}
 		m.followEvents()
 	}

@@ -35,6 +35,10 @@ type Runtime interface {
 	// returns when it has ended.
 	Stop(ctx context.Context, ref string) error
 
+	// Pause freezes a running container; one that is paused is left as it is.
+	// Start, Stop and Remove work on a paused one.
+	Pause(ctx context.Context, ref string) error
+
 	// Remove kills and removes the container and its anonymous volumes.
 	Remove(ctx context.Context, ref string) error
 
@@ -86,7 +90,8 @@ type Container struct {
 	// Spec as it can be read back from the container: enough to adopt it when
 	// the records are lost. Env includes what the image brought.
 	Spec       Spec
-	Running    bool
+	Running    bool // paused ones too
+	Paused     bool
 	ExitCode   int  // meaningful once it has run and ended
 	OOMKilled  bool // the kernel ended it for want of memory
 	CreatedAt  time.Time

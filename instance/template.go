@@ -22,6 +22,7 @@ type Template struct {
 	// Ready is how long the dev server may take from the container's start to
 	// its first HTTP answer.
 	Ready time.Duration
+	Lifetime
 }
 
 // Defaults of a template. Memory: Vite with React uses about 160 MiB and dies

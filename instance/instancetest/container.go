@@ -34,6 +34,8 @@ type run struct {
 	term  context.CancelFunc // SIGTERM
 	kill  context.CancelFunc // SIGKILL
 	ended chan struct{}      // closed when the engine has noted the end
+
+	paused bool
 }
 
 // serve is the process in the container; ctx ends when it is killed and asked
@@ -63,7 +65,7 @@ func uid(user string) int {
 // inspect is what the engine says of c. The engine's lock must be held.
 func (c *container) inspect() instance.Container {
 	return instance.Container{
-		ID: c.id, Spec: cloneSpec(c.spec), Running: c.run != nil,
+		ID: c.id, Spec: cloneSpec(c.spec), Running: c.run != nil, Paused: c.run != nil && c.run.paused,
 		ExitCode: c.exitCode, OOMKilled: c.oomKilled,
 		CreatedAt: c.created, StartedAt: c.started, FinishedAt: c.finished,
 	}

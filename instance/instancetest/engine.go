@@ -207,6 +207,7 @@ func (e *Engine) start(c *container) error {
 		return errNoContainer
 	}
 	if c.run != nil {
+		e.thawLocked(c)
 		return nil
 	}
 	port, err := publish(c.spec.Port)
@@ -220,6 +221,30 @@ func (e *Engine) start(c *container) error {
 	e.runLocked(c, port)
 	e.changedLocked(c)
 	return nil
+}
+
+func (e *Engine) pause(c *container) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case c == nil || e.containers[c.name] != c:
+		return errNoContainer
+	case c.run == nil:
+		return instance.Errorf(instance.EngineFailed, "container %s is not running", c.name)
+	case !c.run.paused:
+		c.run.paused = true
+		c.run.port.freeze()
+		e.changedLocked(c)
+	}
+	return nil
+}
+
+func (e *Engine) thawLocked(c *container) {
+	if c.run != nil && c.run.paused {
+		c.run.paused = false
+		c.run.port.thaw()
+		e.changedLocked(c)
+	}
 }
 
 func (e *Engine) runLocked(c *container, port *published) {
@@ -248,6 +273,9 @@ func (e *Engine) stop(ctx context.Context, c *container) error {
 	if r == nil {
 		return nil
 	}
+	e.mu.Lock()
+	e.thawLocked(c)
+	e.mu.Unlock()
 	r.term()
 	patience := time.NewTimer(grace)
 	defer patience.Stop()

@@ -59,6 +59,13 @@ func (m *Memory) Stop(ctx context.Context, ref string) error {
 	})
 }
 
+// Pause implements instance.Runtime.
+func (m *Memory) Pause(ctx context.Context, ref string) error {
+	return m.call(ctx, "Pause", ref, func(context.Context) error {
+		return m.engine.pause(m.own(ref))
+	})
+}
+
 // Remove implements instance.Runtime.
 func (m *Memory) Remove(ctx context.Context, ref string) error {
 	return m.call(ctx, "Remove", ref, func(ctx context.Context) error {

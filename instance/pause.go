@@ -1,0 +1,81 @@
+package instance
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Pause freezes the instance: its memory stays, it uses no CPU, and a start has
+// it back in milliseconds. No request wakes it.
+func (m *Manager) Pause(ctx context.Context, prefix string) (Instance, error) {
+	return m.power(ctx, prefix, "pause", WaitReady, func(ctx context.Context, e *entry, op *operation) error {
+		return m.pause(ctx, e, op, ReasonUser)
+	})
+}
+
+func (m *Manager) pauseIdle(ctx context.Context, e *entry, op *operation) error {
+	return m.pause(ctx, e, op, ReasonIdle)
+}
+
+// pause takes e from running to paused. A crash in between leaves a container
+// that runs under a paused record, and that is taken for resumed.
+func (m *Manager) pause(ctx context.Context, e *entry, op *operation, reason string) error {
+	before := *e.record()
+	rec := before
+	switch {
+	case rec.Status == Paused && rec.Reason != ReasonUser:
+		rec.Reason = reason
+		return m.save(e, &rec)
+	case rec.Status == Paused:
+		return nil
+	case rec.Status != Running || !rec.Ready:
+		return Errorf(Busy, "only a running instance can be paused: this one is %s", rec.Status).With("status", rec.Status)
+	}
+	stopped := now()
+	rec.Status, rec.Ready, rec.Reason, rec.StoppedAt = Paused, false, reason, &stopped
+	if err := m.save(e, &rec); err != nil {
+		e.show(&before) // its route was taken away
+		return err
+	}
+	op.passed("intent")
+	close(op.intent)
+	err := m.gate.do(ctx, func() error { return m.pauseSurely(ctx, ContainerName(rec.Prefix)) })
+	op.passed("paused")
+	if err != nil && ctx.Err() == nil {
+		if err := m.save(e, &before); err != nil { // it runs on
+			m.log().Error("writing that a pause did not happen", zap.String("prefix", rec.Prefix), zap.Error(err))
+		}
+	}
+	return err
+}
+
+func (m *Manager) pauseSurely(ctx context.Context, name string) error {
+	return m.surely(ctx, name, m.runtime.Pause, func(c Container) bool { return c.Paused })
+}
+
+// thaw takes e from paused to running. Its dev server was ready when it was
+// frozen, so nobody waits for it; unless its container was started anew
+// meanwhile.
+func (m *Manager) thaw(ctx context.Context, e *entry, op *operation, rec Record) error {
+	name := ContainerName(rec.Prefix)
+	var c Container
+	err := m.gate.do(ctx, func() error {
+		if err := m.startSurely(ctx, name); err != nil {
+			return err
+		}
+		var err error
+		c, err = m.runtime.Inspect(ctx, name)
+		return err
+	})
+	if err != nil || c.ID != rec.ContainerID || !c.StartedAt.UTC().Truncate(time.Millisecond).Equal(startTime(&rec)) {
+		return m.bringUp(ctx, e, op, rec, false)
+	}
+	op.quit()
+	rec.follow(c)
+	rec.Status, rec.Ready, rec.Reason, rec.StoppedAt = Running, true, "", nil
+	err = m.save(e, &rec)
+	op.passed("recorded")
+	return err
+}

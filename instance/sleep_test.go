@@ -1,0 +1,257 @@
+package instance_test
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aie-sandbox/caddy-sandbox/instance"
+)
+
+const short = instance.Duration(time.Second)
+
+func (b *bench) update(prefix string, change func(*instance.Lifetime)) instance.Instance {
+	b.Helper()
+	in, err := b.manager.Update(b.Context(), prefix, change)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return in
+}
+
+func idleAfter(d instance.Duration) func(*instance.Lifetime) {
+	return func(l *instance.Lifetime) { l.IdleTimeout = &d }
+}
+
+func TestAnIdleInstanceIsStoppedAndWoken(t *testing.T) {
+	b := newBench(t, 1)
+	b.create("abcdefgh")
+	in := b.update("abcdefgh", idleAfter(short))
+	if in.IdleTimeout != short || in.IdleAt == nil {
+		t.Errorf("it does not show its timeout: %+v", in)
+	}
+	b.awaitStatus("abcdefgh", instance.Stopped, instance.ReasonIdle)
+	in, err := b.manager.Wake(t.Context(), "abcdefgh")
+	if err != nil || in.Status != instance.Running {
+		t.Fatalf("woken: %+v, %v", in, err)
+	}
+	b.answers(in)
+}
+
+func TestWhatAUserStoppedIsNotWoken(t *testing.T) {
+	for name, act := range map[string]func(*instance.Manager, context.Context, string) (instance.Instance, error){
+		"stop": (*instance.Manager).Stop, "pause": (*instance.Manager).Pause,
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, 1)
+			b.create("abcdefgh")
+			if _, err := act(b.manager, t.Context(), "abcdefgh"); err != nil {
+				t.Fatal(err)
+			}
+			_, err := b.manager.Wake(t.Context(), "abcdefgh")
+			b.fails(err, instance.NotRunning)
+			if in, err := b.manager.Start(t.Context(), "abcdefgh", ""); err != nil {
+				t.Fatal(err)
+			} else {
+				b.answers(in)
+			}
+		})
+	}
+}
+
+// A user's stop of what sleeps already is a stop by the user.
+func TestAStopOfASleepingInstanceIsTheUsers(t *testing.T) {
+	b := newBench(t, 1)
+	b.create("abcdefgh")
+	b.update("abcdefgh", idleAfter(short))
+	b.awaitStatus("abcdefgh", instance.Stopped, instance.ReasonIdle)
+	if _, err := b.manager.Stop(t.Context(), "abcdefgh"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := b.manager.Wake(t.Context(), "abcdefgh")
+	b.fails(err, instance.NotRunning)
+}
+
+func TestARequestInProgressIsNotIdle(t *testing.T) {
+	b := newBench(t, 1)
+	b.create("abcdefgh")
+	lease, err := b.manager.Acquire("abcdefgh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.update("abcdefgh", idleAfter(short))
+	never := time.After(2500 * time.Millisecond)
+	for serving := true; serving; {
+		select {
+		case <-never: // the time that it must not end in
+			serving = false
+		case <-time.After(50 * time.Millisecond):
+			if in, _ := b.manager.Get("abcdefgh"); in.Status != instance.Running {
+				t.Fatalf("a request is in progress, and it is %s", in.Status)
+			}
+		}
+	}
+	lease.Release()
+	b.awaitStatus("abcdefgh", instance.Stopped, instance.ReasonIdle)
+}
+
+func TestAnOpenWebSocketRestsUnlessItIsUsed(t *testing.T) {
+	b := newBench(t, 1)
+	b.create("abcdefgh")
+	lease, err := b.manager.Acquire("abcdefgh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease.Rest()
+	b.update("abcdefgh", idleAfter(short))
+	for begun := time.Now(); time.Since(begun) < 2500*time.Millisecond; time.Sleep(100 * time.Millisecond) { // messages, now and then
+		lease.Touch()
+		if in, _ := b.manager.Get("abcdefgh"); in.Status != instance.Running {
+			t.Fatalf("messages pass, and it is %s", in.Status)
+		}
+	}
+	closed := make(chan struct{})
+	lease.Endpoint().Track(closer(closed))
+	b.awaitStatus("abcdefgh", instance.Stopped, instance.ReasonIdle)
+	select {
+	case <-closed:
+	case <-time.After(5 * time.Second):
+		t.Error("its connection is still open")
+	}
+	lease.Release()
+}
+
+func TestAnIdleInstanceIsPausedWhereItIsToBe(t *testing.T) {
+	b := newBench(t, 1)
+	in := b.create("abcdefgh")
+	b.update("abcdefgh", func(l *instance.Lifetime) { l.IdleTimeout, l.OnIdle = new(short), new(instance.IdlePause) })
+	b.awaitStatus("abcdefgh", instance.Paused, instance.ReasonIdle)
+	if c := b.engine.Containers()[0]; !c.Paused {
+		t.Error("its container is not frozen")
+	}
+	woken, err := b.manager.Wake(t.Context(), "abcdefgh")
+	if err != nil || woken.StartedAt == nil || !woken.StartedAt.Equal(*in.StartedAt) {
+		t.Fatalf("woken: %+v, %v: it is another run", woken, err)
+	}
+	b.answers(woken)
+	if b.engine.Calls("Create") != 1 {
+		t.Error("it has a new container")
+	}
+}
+
+func TestAPausedInstanceCanBeStoppedAndDeleted(t *testing.T) {
+	b := newBench(t, 2)
+	for _, prefix := range []string{"stopped0", "deleted0"} {
+		b.create(prefix)
+		if _, err := b.manager.Pause(t.Context(), prefix); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if in, err := b.manager.Stop(t.Context(), "stopped0"); err != nil || in.Status != instance.Stopped {
+		t.Errorf("got %+v, %v", in, err)
+	}
+	if _, err := b.manager.Delete(t.Context(), "deleted0"); err != nil {
+		t.Error(err)
+	}
+	b.nothingLeft("deleted0")
+}
+
+func TestLifetimesEndInDeletion(t *testing.T) {
+	for name, change := range map[string]func(*instance.Lifetime){
+		"ttl":           func(l *instance.Lifetime) { l.TTL = new(short) },
+		"idle":          func(l *instance.Lifetime) { l.IdleTimeout, l.OnIdle = new(short), new(instance.IdleDelete) },
+		"after stopped": func(l *instance.Lifetime) { l.IdleTimeout, l.DeleteAfterStopped = new(short), new(short) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, 1)
+			b.create("abcdefgh")
+			b.update("abcdefgh", change)
+			b.eventually("it is gone", func() bool {
+				_, err := b.manager.Get("abcdefgh")
+				return instance.KindOf(err) == instance.NotFound
+			})
+			b.nothingLeft("abcdefgh")
+		})
+	}
+}
+
+func TestATouchPostponesTheEnd(t *testing.T) {
+	b := newBench(t, 1)
+	b.create("abcdefgh")
+	before := b.update("abcdefgh", idleAfter(instance.Duration(time.Hour)))
+	after, err := b.manager.Touch("abcdefgh")
+	if err != nil || !after.IdleAt.After(*before.IdleAt) {
+		t.Errorf("idle at %v, after a touch at %v (%v)", before.IdleAt, after.IdleAt, err)
+	}
+}
+
+func TestLifetimesSurviveARestart(t *testing.T) {
+	b := newBench(t, 1)
+	b.create("abcdefgh")
+	b.update("abcdefgh", func(l *instance.Lifetime) {
+		l.IdleTimeout, l.TTL = new(instance.Duration(2*time.Second)), new(instance.Duration(time.Hour))
+	})
+	before, _ := b.manager.Get("abcdefgh")
+	b.reopen()
+	after, err := b.manager.Get("abcdefgh")
+	if err != nil || !after.ExpiresAt.Equal(*before.ExpiresAt) || after.IdleTimeout != before.IdleTimeout {
+		t.Errorf("before %+v, after %+v (%v)", before, after, err)
+	}
+	b.awaitStatus("abcdefgh", instance.Stopped, instance.ReasonIdle)
+}
+
+func TestVisitorsShareOneStart(t *testing.T) {
+	const visitors = 1000
+	b := newBench(t, 1)
+	b.create("abcdefgh")
+	b.update("abcdefgh", idleAfter(short))
+	b.awaitStatus("abcdefgh", instance.Stopped, instance.ReasonIdle)
+	starts := b.engine.Calls("Start")
+	var served, refused atomic.Int64
+	var all sync.WaitGroup
+	for range visitors {
+		all.Go(func() {
+			switch _, err := b.manager.Wake(t.Context(), "abcdefgh"); {
+			case err == nil:
+				served.Add(1)
+			case instance.KindOf(err) == instance.Overloaded:
+				refused.Add(1)
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if n := b.engine.Calls("Start") - starts; n != 1 || served.Load() == 0 || served.Load()+refused.Load() != visitors {
+		t.Errorf("%d starts, %d served and %d refused of %d", n, served.Load(), refused.Load(), visitors)
+	}
+}
+
+// A visitor who leaves does not end the start that others wait for.
+func TestAWakeOutlivesItsVisitor(t *testing.T) {
+	b := newBench(t, 1)
+	b.create("abcdefgh")
+	b.update("abcdefgh", idleAfter(short))
+	b.awaitStatus("abcdefgh", instance.Stopped, instance.ReasonIdle)
+	starting, goOn := make(chan struct{}), make(chan struct{})
+	b.engine.Fault(func(_ context.Context, call, _ string) error {
+		if call == "Start" {
+			close(starting)
+			<-goOn
+		}
+		return nil
+	})
+	ctx, leave := context.WithCancel(t.Context())
+	left := make(chan error)
+	go func() { _, err := b.manager.Wake(ctx, "abcdefgh"); left <- err }()
+	<-starting
+	leave()
+	if err := <-left; err == nil {
+		t.Error("a visitor who left was told that it runs")
+	}
+	close(goOn)
+	b.awaitStatus("abcdefgh", instance.Running, "")
+}
