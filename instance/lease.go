@@ -42,10 +42,12 @@ func (l *Lease) Endpoint() *Endpoint {
 }
 
 // Touch tells that the instance is used.
-func (l *Lease) Touch() {
-	l.entry.mu.Lock()
-	defer l.entry.mu.Unlock()
-	l.entry.lastActive = time.Now()
+func (l *Lease) Touch() { l.entry.touch() }
+
+func (e *entry) touch() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.lastActive = time.Now()
 }
 
 // Rest lets the instance become idle although the lease goes on: an open

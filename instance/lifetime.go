@@ -115,15 +115,12 @@ type deadlines struct {
 	deleted time.Time // deleted: it has been stopped for long
 }
 
-// deadlinesOf computes them. active is when r was last used. An instance that
-// serves a request is not idle, however long that takes.
-func deadlinesOf(r *Record, l Lifetime, active time.Time, serving bool) deadlines {
+// deadlinesOf computes them. active is when r was last used.
+func deadlinesOf(r *Record, l Lifetime, active time.Time) deadlines {
 	d := deadlines{expires: l.TTL.after(r.CreatedAt)}
 	switch r.Status {
 	case Running:
-		if !serving {
-			d.idle = l.IdleTimeout.after(active)
-		}
+		d.idle = l.IdleTimeout.after(active)
 	case Stopped, Failed, Paused:
 		if r.StoppedAt != nil {
 			d.deleted = l.DeleteAfterStopped.after(*r.StoppedAt)

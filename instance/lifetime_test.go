@@ -14,20 +14,18 @@ func TestDeadlines(t *testing.T) {
 		name     string
 		status   Status
 		lifetime Lifetime
-		serving  bool
 		want     deadlines
 	}{
-		{"nothing is set", Running, Lifetime{}, false, deadlines{}},
-		{"zero is never", Running, Lifetime{IdleTimeout: hours(0), TTL: hours(0)}, false, deadlines{}},
-		{"runs", Running, all, false, deadlines{idle: active.Add(time.Hour), expires: born.Add(10 * time.Hour)}},
-		{"runs and serves", Running, all, true, deadlines{expires: born.Add(10 * time.Hour)}},
-		{"stopped", Stopped, all, false, deadlines{expires: born.Add(10 * time.Hour), deleted: stopped.Add(5 * time.Hour)}},
-		{"failed", Failed, all, false, deadlines{expires: born.Add(10 * time.Hour), deleted: stopped.Add(5 * time.Hour)}},
-		{"paused", Paused, all, false, deadlines{expires: born.Add(10 * time.Hour), deleted: stopped.Add(5 * time.Hour)}},
-		{"starting", Starting, all, false, deadlines{expires: born.Add(10 * time.Hour)}},
+		{"nothing is set", Running, Lifetime{}, deadlines{}},
+		{"zero is never", Running, Lifetime{IdleTimeout: hours(0), TTL: hours(0)}, deadlines{}},
+		{"runs", Running, all, deadlines{idle: active.Add(time.Hour), expires: born.Add(10 * time.Hour)}},
+		{"stopped", Stopped, all, deadlines{expires: born.Add(10 * time.Hour), deleted: stopped.Add(5 * time.Hour)}},
+		{"failed", Failed, all, deadlines{expires: born.Add(10 * time.Hour), deleted: stopped.Add(5 * time.Hour)}},
+		{"paused", Paused, all, deadlines{expires: born.Add(10 * time.Hour), deleted: stopped.Add(5 * time.Hour)}},
+		{"starting", Starting, all, deadlines{expires: born.Add(10 * time.Hour)}},
 	} {
 		r := &Record{Status: row.status, CreatedAt: born, StoppedAt: &stopped}
-		if got := deadlinesOf(r, row.lifetime, active, row.serving); got != row.want {
+		if got := deadlinesOf(r, row.lifetime, active); got != row.want {
 			t.Errorf("%s: got %+v, want %+v", row.name, got, row.want)
 		}
 	}

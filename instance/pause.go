@@ -73,6 +73,7 @@ func (m *Manager) thaw(ctx context.Context, e *entry, op *operation, rec Record)
 		return m.bringUp(ctx, e, op, rec, false)
 	}
 	op.quit()
+	e.touch()
 	rec.follow(c)
 	rec.Status, rec.Ready, rec.Reason, rec.StoppedAt = Running, true, "", nil
 	err = m.save(e, &rec)

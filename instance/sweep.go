@@ -85,7 +85,7 @@ func (e *entry) doubt(past bool) (news bool) {
 func (m *Manager) deadlines(e *entry) deadlines {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return deadlinesOf(e.rec, m.lifetime(e.rec), m.lastUse(e), e.leases > 0)
+	return deadlinesOf(e.rec, m.lifetime(e.rec), m.lastUse(e))
 }
 
 // lifetime is what holds for r: its own, else its template's.
@@ -93,8 +93,12 @@ func (m *Manager) lifetime(r *Record) Lifetime {
 	return r.Lifetime.or(m.settings.Load().Templates[r.Template].Lifetime)
 }
 
-// lastUse is when e counts as last used. The caller holds e.mu.
+// lastUse is when e counts as last used: now, while it serves a request,
+// however long that takes. The caller holds e.mu.
 func (m *Manager) lastUse(e *entry) time.Time {
+	if e.leases > 0 {
+		return time.Now()
+	}
 	last := e.lastActive
 	for _, at := range []*time.Time{e.rec.LastActiveAt, e.rec.StartedAt} {
 		if at != nil && at.After(last) {
@@ -164,7 +168,7 @@ const idleOp = "end idle"
 func (m *Manager) claimIdle(e *entry, op *operation) (route *Endpoint, claimed bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	d := deadlinesOf(e.rec, m.lifetime(e.rec), m.lastUse(e), e.leases > 0)
+	d := deadlinesOf(e.rec, m.lifetime(e.rec), m.lastUse(e))
 	if e.gone || e.op != nil || d.idle.IsZero() || d.idle.After(time.Now()) {
 		return nil, false
 	}

@@ -2,7 +2,6 @@ package instance
 
 import (
 	"context"
-	"time"
 )
 
 // Update has change set what ends the instance without a call; what it leaves
@@ -24,8 +23,6 @@ func (m *Manager) Touch(prefix string) (Instance, error) {
 	if err != nil {
 		return Instance{}, err
 	}
-	e.mu.Lock()
-	e.lastActive = time.Now()
-	e.mu.Unlock()
+	e.touch()
 	return m.view(e), nil
 }
