@@ -83,6 +83,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		refuse(w, r, err, h.app.settings.Log)
 		return nil
 	}
+	dropClaims(r)
 	caddyhttp.SetVar(r.Context(), leaseVar, lease)
 	err = next.ServeHTTP(w, r)
 	if failed, ok := explainFailure(r, prefix, err, h.get, h.app.settings.Log); ok {

@@ -119,7 +119,7 @@ func (r *Record) view(url string, template Mode) Instance {
 	if labels == nil {
 		labels = map[string]string{}
 	}
-	mode := template.with(r.Mode)
+	mode := template.With(r.Mode)
 	return Instance{
 		Prefix: r.Prefix, Port: r.Port, Status: r.Status, Ready: r.Ready, URL: url,
 		Template: r.Template, Image: r.Image, ContainerID: r.ContainerID,

@@ -7,6 +7,8 @@
 //	hello     serves HTTP (the default)
 //	silent    listens and accepts, and never answers
 //	exit      writes [ExitLines] to stderr and ends with TEST_EXIT_CODE, 3 unless given
+//	oldnode   ends with code 9 if NODE_OPTIONS has --import, as Node before 18.18 does;
+//	          else as hello
 //	slow      listens only after TEST_DELAY (like 3s; the default), then as hello
 //	vite      as hello, but refuses foreign hosts as Vite 5 does
 //	webpack   as hello, but refuses foreign hosts and origins as webpack-dev-server 5 does

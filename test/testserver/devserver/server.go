@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -61,6 +62,11 @@ func (s *Server) Run(ctx context.Context, term <-chan struct{}) (code int) {
 		serve = serveNothing
 	case "exit":
 		return s.giveUp()
+	case "oldnode":
+		if strings.Contains(s.Env["NODE_OPTIONS"], "--import") {
+			_, _ = fmt.Fprintln(s.Stderr, "node: --import is not allowed in NODE_OPTIONS")
+			return 9
+		}
 	case "slow":
 		delay, err := time.ParseDuration(cmp.Or(s.Env["TEST_DELAY"], "3s"))
 		if err != nil {
