@@ -37,6 +37,7 @@ type Engine struct {
 	mu         sync.Mutex
 	containers map[string]*container // by name
 	images     map[string]bool
+	imageEnv   map[string]string // of every image
 	watchers   map[chan instance.Event]bool
 	calls      map[string]int
 	fault      Hook
@@ -108,6 +109,13 @@ func (e *Engine) SetImages(names ...string) {
 	}
 }
 
+// SetImageEnv says what variables the images bring.
+func (e *Engine) SetImageEnv(env map[string]string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.imageEnv = maps.Clone(env)
+}
+
 // Calls counts the calls of a Runtime method so far, failed ones included.
 func (e *Engine) Calls(method string) int {
 	e.mu.Lock()
@@ -172,7 +180,7 @@ func (e *Engine) create(owner string, spec instance.Spec) (id string, err error)
 	if e.containers[name] != nil {
 		return "", instance.Errorf(instance.EngineFailed, "the container name %s is already in use", name)
 	}
-	c := &container{id: newID(), name: name, owner: owner, spec: asEngineKeeps(spec), created: time.Now()}
+	c := &container{id: newID(), name: name, owner: owner, spec: asEngineKeeps(spec, e.imageEnv), created: time.Now()}
 	e.containers[name] = c
 	e.changedLocked(c)
 	return c.id, nil
@@ -180,12 +188,12 @@ func (e *Engine) create(owner string, spec instance.Spec) (id string, err error)
 
 // asEngineKeeps is spec as it can be read back: with what images bring, and
 // without what no engine remembers.
-func asEngineKeeps(spec instance.Spec) instance.Spec {
+func asEngineKeeps(spec instance.Spec, imageEnv map[string]string) instance.Spec {
+	env := map[string]string{}
+	maps.Copy(env, imageEnv)
+	maps.Copy(env, spec.Env)
 	spec = cloneSpec(spec)
-	spec.Pull = ""
-	if spec.Env == nil {
-		spec.Env = map[string]string{}
-	}
+	spec.Pull, spec.Env = "", env
 	if _, set := spec.Env["PATH"]; !set {
 		spec.Env["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	}

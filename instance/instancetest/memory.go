@@ -3,6 +3,7 @@ package instancetest
 import (
 	"context"
 	"errors"
+	"maps"
 
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
@@ -13,7 +14,10 @@ type Memory struct {
 	owner  string
 }
 
-var _ instance.Runtime = (*Memory)(nil)
+var (
+	_ instance.Runtime = (*Memory)(nil)
+	_ instance.Imaging = (*Memory)(nil)
+)
 
 // errNoContainer stands for a missing container until call says which.
 var errNoContainer = errors.New("no such container")
@@ -98,6 +102,13 @@ func (m *Memory) List(ctx context.Context) (own []instance.Container, err error)
 		return nil
 	})
 	return own, err
+}
+
+// ImageEnv implements instance.Imaging. Hooks do not see it.
+func (m *Memory) ImageEnv(context.Context, string) (map[string]string, error) {
+	m.engine.mu.Lock()
+	defer m.engine.mu.Unlock()
+	return maps.Clone(m.engine.imageEnv), nil
 }
 
 // Logs implements instance.Runtime.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -35,6 +36,7 @@ type Server struct {
 	Stderr io.Writer
 
 	exit chan int // from GET /exit
+	seen requestLog
 }
 
 // Process is what the server says of itself at /process.
@@ -55,11 +57,16 @@ func (s *Server) Run(ctx context.Context, term <-chan struct{}) (code int) {
 	s.exit = make(chan int, 1)
 	serve := s.serveHTTP
 	switch mode := cmp.Or(s.Env["TEST_MODE"], "hello"); mode {
-	case "hello":
+	case "hello", "vite", "webpack", "next":
 	case "silent":
 		serve = serveNothing
 	case "exit":
 		return s.giveUp()
+	case "oldnode":
+		if strings.Contains(s.Env["NODE_OPTIONS"], "--import") {
+			_, _ = fmt.Fprintln(s.Stderr, "node: --import is not allowed in NODE_OPTIONS")
+			return 9
+		}
 	case "slow":
 		delay, err := time.ParseDuration(cmp.Or(s.Env["TEST_DELAY"], "3s"))
 		if err != nil {
@@ -120,7 +127,7 @@ func (s *Server) fail(err error) int {
 func (s *Server) serveHTTP(listener net.Listener) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	server := &http.Server{
-		Handler:     s.handler(),
+		Handler:     s.seen.record(refusing(s.Env["TEST_MODE"], s.handler())),
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		// No time limit for whole requests: some are streams.
 		ReadHeaderTimeout: 10 * time.Second,
