@@ -138,6 +138,9 @@ func (a *App) Start() error {
 	if a.settings.URL == "" {
 		a.settings.URL = a.siteURL()
 	}
+	if httpApp, err := a.ctx.AppIfConfigured("http"); err == nil {
+		a.settings.OwnHosts = apiHosts(httpApp.(*caddyhttp.App).Servers)
+	}
 	return a.engine.attach(a)
 }
 

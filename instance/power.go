@@ -47,7 +47,7 @@ func (m *Manager) power(ctx context.Context, prefix, name string, wait Wait, do 
 		return Instance{}, err
 	}
 	op := newOperation(ctx, name, wait)
-	holder, err := e.claim(op)
+	holder, err := m.claim(ctx, e, op)
 	if err != nil {
 		return Instance{}, err
 	}
