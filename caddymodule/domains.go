@@ -62,7 +62,9 @@ func apiHosts(servers map[string]*caddyhttp.Server) []string {
 			for _, set := range route.MatcherSets {
 				for _, matcher := range set {
 					if m, ok := matcher.(*caddyhttp.MatchHost); ok {
-						hosts = append(hosts, *m...)
+						for _, host := range *m {
+							hosts = append(hosts, strings.ToLower(host))
+						}
 					}
 				}
 			}

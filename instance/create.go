@@ -178,6 +178,7 @@ func (m *Manager) complete(ctx context.Context, e *entry, op *operation, rec *Re
 		return err
 	}
 	rec.Status, rec.Ready = Running, true
+	op.brief.Store(true) // who sees that it runs may go on with it
 	err := m.save(e, rec)
 	op.passed("recorded")
 	return err

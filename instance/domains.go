@@ -159,7 +159,7 @@ func (m *Manager) changeHosts(ctx context.Context, prefix, name string, change f
 		return m.view(e), nil
 	}
 	op := newOperation(ctx, name, WaitReady)
-	op.brief = true
+	op.brief.Store(true)
 	if _, err := m.claim(ctx, e, op); err != nil {
 		return Instance{}, err
 	}

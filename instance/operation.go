@@ -2,6 +2,7 @@ package instance
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -15,7 +16,8 @@ type operation struct {
 	request string // the request id of who asked for it
 	wait    Wait   // how long that caller waits
 	quit    func() // gives up the place in the engine's queue
-	brief   bool   // over in a moment, so others wait for it instead of giving up
+	// brief: it is over in a moment, so others wait for it instead of giving up.
+	brief atomic.Bool
 
 	intent  chan struct{} // closed when the intent is durable
 	started chan struct{} // closed when the container runs
@@ -77,7 +79,7 @@ func checkWait(wait Wait) error {
 func (m *Manager) claim(ctx context.Context, e *entry, op *operation) (holder *operation, err error) {
 	for {
 		holder, err = e.tryClaim(op)
-		if err != nil || holder == op || !holder.brief {
+		if err != nil || holder == op || !holder.brief.Load() {
 			return holder, err
 		}
 		select {
@@ -101,7 +103,7 @@ func (e *entry) tryClaim(op *operation) (holder *operation, err error) {
 	case e.op == nil:
 		e.op = op
 		return op, nil
-	case e.op.brief, e.op.name == op.name && (op.name == "start" || op.name == "stop"):
+	case e.op.brief.Load(), e.op.name == op.name && (op.name == "start" || op.name == "stop"):
 		return e.op, nil
 	}
 	return nil, busy(e.rec)

@@ -199,6 +199,7 @@ func (m *Manager) stop(ctx context.Context, e *entry, op *operation) error {
 	op.passed("stopped")
 	stopped := now()
 	rec.Status, rec.StoppedAt, rec.Address = Stopped, &stopped, ""
+	op.brief.Store(true) // who sees that it is stopped may start it
 	err = m.save(e, &rec)
 	op.passed("recorded")
 	return err
