@@ -24,6 +24,7 @@ type Settings struct {
 	Ports           PortRange
 	PrefixLength    int      // of generated prefixes
 	Reserved        []string // prefixes that nobody gets, beside the built-in ones
+	OwnHosts        []string // custom hosts that nobody gets: sites of ours
 	Templates       map[string]Template
 	DefaultTemplate string // for creates that name none; empty: they must name one
 	Log             *zap.Logger
@@ -44,14 +45,15 @@ type Manager struct {
 	openRuntime func(owner string) (Runtime, error)
 	settings    atomic.Pointer[Settings]
 
-	owner    string
-	claim    io.Closer              // see claimOwner
-	degraded atomic.Pointer[string] // why creates are refused; nil: they are not
-	runtime  Runtime
-	store    *store
-	ports    *ports
-	gate     *gate
-	sync     *syncState
+	owner     string
+	ownership io.Closer              // see claimOwner
+	degraded  atomic.Pointer[string] // why creates are refused; nil: they are not
+	runtime   Runtime
+	store     *store
+	ports     *ports
+	gate      *gate
+	sync      *syncState
+	looks     chan struct{} // has an element for each look into a container
 
 	ctx      context.Context // of the operations and background work
 	cancel   context.CancelFunc
@@ -64,6 +66,7 @@ type Manager struct {
 	closed bool
 	table  map[string]*entry
 	keys   map[string]string // idempotency key to prefix
+	hosts  map[string]string // custom host to prefix: see domains.go
 }
 
 // entry is one row of the table.
@@ -80,6 +83,8 @@ type entry struct {
 	lastActive time.Time
 	learned    Mode   // what a refusal by the dev server has shown
 	learnedAt  string // key of the endpoint at which it did
+	certified  []int  // undeclared ports whose hosts got a certificate: see Known
+	look       *look  // the last one; nil: nobody has looked
 }
 
 // New returns a Manager of the state directory dir. It does no I/O: see Open.
@@ -93,6 +98,8 @@ func New(dir string, openRuntime func(owner string) (Runtime, error)) *Manager {
 		sync:        newSyncState(),
 		table:       map[string]*entry{},
 		keys:        map[string]string{},
+		hosts:       map[string]string{},
+		looks:       make(chan struct{}, parallelLooks),
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	return m
@@ -144,12 +151,12 @@ func (m *Manager) Open() (err error) {
 		return err
 	}
 	m.owner = loaded.Owner
-	if m.claim, err = claimOwner(m.owner); err != nil {
+	if m.ownership, err = claimOwner(m.owner); err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			m.claim.Close()
+			m.ownership.Close()
 		}
 	}()
 	if loaded.Degraded != "" {
@@ -228,22 +235,31 @@ func (m *Manager) Close() error {
 			active = append(active, &rec)
 		}
 	}
-	return errors.Join(m.store.putAll(active), m.claim.Close(), m.store.close(), m.runtime.Close())
+	return errors.Join(m.store.putAll(active), m.ownership.Close(), m.store.close(), m.runtime.Close())
 }
 
 // begin runs f in a goroutine of the Manager, and reports whether it could:
 // not after Close.
 func (m *Manager) begin(f func()) bool {
+	m.inFlight.Add(1)
+	began := m.spawn(func() {
+		defer m.inFlight.Add(-1)
+		f()
+	})
+	if !began {
+		m.inFlight.Add(-1)
+	}
+	return began
+}
+
+// spawn is begin for what changes no record, so that no write waits for it.
+func (m *Manager) spawn(f func()) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	if m.closed || m.store == nil {
 		return false
 	}
-	m.inFlight.Add(1)
-	m.work.Go(func() {
-		defer m.inFlight.Add(-1)
-		f()
-	})
+	m.work.Go(f)
 	return true
 }
 
@@ -276,15 +292,16 @@ func (m *Manager) isOpen() error {
 }
 
 // Known reports whether prefix is an instance that is not being deleted: from
-// its intent on, running or not. The TLS permission asks it.
-func (m *Manager) Known(prefix string) bool {
+// its intent on, running or not. port is the container port that the host
+// names, zero if none. The TLS permission asks it.
+func (m *Manager) Known(prefix string, port int) bool {
 	e := m.lookup(prefix)
 	if e == nil {
 		return false
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.rec.Status != Deleting && !e.reserved
+	return e.rec.Status != Deleting && !e.reserved && e.certifyLocked(port)
 }
 
 // Query selects instances for [Manager.List]; zero fields select all.
@@ -367,6 +384,9 @@ func (m *Manager) insert(prefix string, e *entry) {
 	if key := e.rec.IdempotencyKey; key != "" {
 		m.keys[key] = prefix
 	}
+	for _, host := range e.rec.Domains {
+		m.hosts[host] = prefix
+	}
 }
 
 func (m *Manager) remove(prefix string) {
@@ -381,13 +401,15 @@ func (m *Manager) remove(prefix string) {
 	defer e.mu.Unlock()
 	e.gone = true
 	delete(m.keys, e.rec.IdempotencyKey)
+	for _, host := range e.rec.Domains {
+		delete(m.hosts, host)
+	}
 }
 
 func (m *Manager) view(e *entry) Instance {
 	rec := *e.record()
 	e.stamp(&rec)
-	s := m.settings.Load()
-	return rec.view(s.url(rec.Prefix), s.Templates[rec.Template].Mode)
+	return rec.view(m.settings.Load())
 }
 
 func (m *Manager) log() *zap.Logger { return m.settings.Load().Log }

@@ -449,7 +449,7 @@ func (m *Manager) removeOrphan(a action) {
 func (m *Manager) doOn(ctx context.Context, e *entry, a action) error {
 	name, do := m.operationFor(a)
 	op := newOperation(ctx, name, WaitReady)
-	if holder, _ := e.claim(op); holder != op {
+	if holder, _ := e.tryClaim(op); holder != op {
 		return nil // somebody else is at it, and knows better
 	}
 	switch {

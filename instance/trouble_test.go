@@ -336,7 +336,7 @@ func TestBeforeOpenNothingIsDenied(t *testing.T) {
 	for name, err := range map[string]error{
 		"Get":     second(m.Get("abcdefgh")),
 		"List":    second(m.List(instance.Query{})),
-		"Acquire": second(m.Acquire("abcdefgh")),
+		"Acquire": second(m.Acquire("abcdefgh", 0)),
 		"Create":  second(m.Create(ctx, instance.CreateRequest{})),
 		"Start":   second(m.Start(ctx, "abcdefgh", "")),
 		"Delete":  second(m.Delete(ctx, "abcdefgh")),
