@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 
@@ -75,12 +76,29 @@ type App struct {
 	// that other programs follow.
 	ReloadHooks []*ReloadHook `json:"reload_hooks,omitempty"`
 
+	// How many certificates may be made on demand for hosts of instances, as
+	// `<number>/hour`, `<number>/day` or `<number>/week`: at most so many in
+	// any hour, day or week, whatever restarts and reloads come between. When
+	// it is spent, instances that have no certificate yet get none; renewals
+	// and certificates that exist are not affected. Public authorities have
+	// limits of their own, per registered domain: Let's Encrypt's is 50 a week,
+	// so leave some for your other names. Default: no limit.
+	TLSBudget string `json:"tls_budget,omitempty"`
+
+	// Whether to have the certificate of a new instance made while its dev
+	// server starts, so that the first visitor need not wait for it. Instances
+	// that nobody ever visits then cost a certificate, too. Where a wildcard
+	// certificate covers the instances, it does nothing. Default: false.
+	TLSAhead bool `json:"tls_ahead,omitempty"`
+
 	ctx        caddy.Context
 	settings   *instance.Settings // complete but for the URL, which Start may have to find
 	dockerHost string             // Docker, expanded
 	engine     *engine
 	hooks      []*hook
 	sites      []*caddyhttp.Server // servers with our proxy handler; they tell the URL
+	budget     *tlsBudget
+	tlsAhead   *tls.Config // for handshakes with ourselves; set by Start if TLSAhead
 }
 
 // CaddyModule returns the Caddy module information.
@@ -108,6 +126,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("sandbox: state_dir: %w", err)
 	}
 	a.settings.Projected = a.projected
+	a.settings.Created = a.created
+	if err := a.provisionTLSBudget(ctx, expand); err != nil {
+		return err
+	}
 	if err := ctx.GetMetricsRegistry().Register(instanceMetrics{}); err != nil {
 		return fmt.Errorf("sandbox: registering metrics: %w", err)
 	}
@@ -137,6 +159,9 @@ func (a *App) projected(file string) {
 func (a *App) Start() error {
 	if a.settings.URL == "" {
 		a.settings.URL = a.siteURL()
+	}
+	if err := a.startTLSAhead(); err != nil {
+		return err
 	}
 	return a.engine.attach(a)
 }

@@ -34,6 +34,8 @@ func init() {
 //	    url              <form>
 //	    reserved         <prefixes...>
 //	    default_template <name>
+//	    tls_budget       <number>/hour|day|week
+//	    tls_ahead        on|off
 //	    defaults {
 //	        # the words of a template
 //	    }
@@ -87,6 +89,8 @@ func (a *App) words() words {
 		"url":              textWord(&a.URL),
 		"reserved":         listWord(&a.Reserved),
 		"default_template": textWord(&a.DefaultTemplate),
+		"tls_budget":       textWord(&a.TLSBudget),
+		"tls_ahead":        onOffWord(&a.TLSAhead),
 		"defaults":         {parse: a.parseDefaults},
 		"template":         {parse: a.parseTemplate, repeatable: true},
 		"reload_hook":      {parse: a.parseReloadHook, repeatable: true},

@@ -42,11 +42,16 @@ func (p *TLSPermission) Provision(ctx caddy.Context) error {
 
 // CertificateAllowed implements caddytls.OnDemandPermission.
 func (p *TLSPermission) CertificateAllowed(_ context.Context, name string) error {
-	prefix, ok := request.Prefix(name, p.app.settings.Domain)
-	if !ok || !p.app.manager().Known(prefix) {
+	if !p.app.isHost(name) {
 		return fmt.Errorf("%s is no host of an instance: %w", request.Shorten(name), caddytls.ErrPermissionDenied)
 	}
-	return nil
+	return p.app.mayOrder(name)
+}
+
+// isHost reports whether name is a host that an instance is served at.
+func (a *App) isHost(name string) bool {
+	prefix, ok := request.Prefix(name, a.settings.Domain)
+	return ok && a.manager().Known(prefix)
 }
 
 // UnmarshalCaddyfile sets p up from Caddyfile tokens. Syntax:

@@ -164,6 +164,9 @@ func (m *Manager) build(ctx context.Context, e *entry, op *operation, rec *Recor
 	if err != nil {
 		return err
 	}
+	if told := m.settings.Load().Created; told != nil {
+		told(rec.Prefix)
+	}
 	return m.complete(ctx, e, op, rec)
 }
 
