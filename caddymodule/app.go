@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -84,6 +85,21 @@ type App struct {
 	// that other programs follow.
 	ReloadHooks []*ReloadHook `json:"reload_hooks,omitempty"`
 
+	// How many certificates may be made on demand for hosts of instances, as
+	// `<number>/hour`, `<number>/day` or `<number>/week`: at most so many in
+	// any hour, day or week, whatever restarts and reloads come between. When
+	// it is spent, instances that have no certificate yet get none; renewals
+	// and certificates that exist are not affected. Public authorities have
+	// limits of their own, per registered domain: Let's Encrypt's is 50 a week,
+	// so leave some for your other names. Default: no limit.
+	TLSBudget string `json:"tls_budget,omitempty"`
+
+	// Whether to have the certificate of a new instance made while its dev
+	// server starts, so that the first visitor need not wait for it. Instances
+	// that nobody ever visits then cost a certificate, too. Where a wildcard
+	// certificate covers the instances, it does nothing. Default: false.
+	TLSAhead bool `json:"tls_ahead,omitempty"`
+
 	ctx        caddy.Context
 	settings   *instance.Settings // complete but for the URL, which Start may have to find
 	dockerHost string             // Docker, expanded
@@ -92,6 +108,8 @@ type App struct {
 	builders   []string                          // BuilderOrigins, as browsers send them
 	origins    atomic.Pointer[devserver.Origins] // complete once the URL is known
 	sites      []*caddyhttp.Server               // servers with our proxy handler; they tell the URL
+	budget     *tlsBudget
+	tlsAhead   *tls.Config // for handshakes with ourselves; set by Start if TLSAhead
 }
 
 // CaddyModule returns the Caddy module information.
@@ -123,6 +141,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("sandbox: state_dir: %w", err)
 	}
 	a.settings.Projected = a.projected
+	a.settings.Created = a.created
+	if err := a.provisionTLSBudget(ctx, expand); err != nil {
+		return err
+	}
 	if err := ctx.GetMetricsRegistry().Register(instanceMetrics{}); err != nil {
 		return fmt.Errorf("sandbox: registering metrics: %w", err)
 	}
@@ -156,6 +178,9 @@ func (a *App) Start() error {
 	}
 	if httpApp, err := a.ctx.AppIfConfigured("http"); err == nil {
 		a.settings.OwnHosts = apiHosts(httpApp.(*caddyhttp.App).Servers)
+	}
+	if err := a.startTLSAhead(); err != nil {
+		return err
 	}
 	return a.engine.attach(a)
 }

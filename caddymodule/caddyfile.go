@@ -36,6 +36,8 @@ func init() {
 //	    reserved         <prefixes...>
 //	    builder_origin   <origin>
 //	    default_template <name>
+//	    tls_budget       <number>/hour|day|week
+//	    tls_ahead        on|off
 //	    defaults {
 //	        # the words of a template
 //	    }
@@ -94,6 +96,8 @@ func (a *App) words() words {
 		"reserved":         listWord(&a.Reserved),
 		"builder_origin":   repeated(&a.BuilderOrigins),
 		"default_template": textWord(&a.DefaultTemplate),
+		"tls_budget":       textWord(&a.TLSBudget),
+		"tls_ahead":        onOffWord(&a.TLSAhead),
 		"defaults":         {parse: a.parseDefaults},
 		"template":         {parse: a.parseTemplate, repeatable: true},
 		"reload_hook":      {parse: a.parseReloadHook, repeatable: true},

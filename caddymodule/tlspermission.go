@@ -44,11 +44,16 @@ func (p *TLSPermission) Provision(ctx caddy.Context) error {
 
 // CertificateAllowed implements caddytls.OnDemandPermission.
 func (p *TLSPermission) CertificateAllowed(_ context.Context, name string) error {
-	target, ok := p.app.resolve(name)
-	if !ok || !p.app.manager().Known(target.Prefix, target.Port) {
+	if !p.app.isHost(name) {
 		return fmt.Errorf("%s is no host of an instance: %w", request.Shorten(name), caddytls.ErrPermissionDenied)
 	}
-	return nil
+	return p.app.mayOrder(name)
+}
+
+// isHost reports whether name is a host that an instance is served at.
+func (a *App) isHost(name string) bool {
+	target, ok := a.resolve(name)
+	return ok && a.manager().Known(target.Prefix, target.Port)
 }
 
 // UnmarshalCaddyfile sets p up from Caddyfile tokens. Syntax:

@@ -169,6 +169,9 @@ func (m *Manager) build(ctx context.Context, e *entry, op *operation, rec *Recor
 	if err != nil {
 		return err
 	}
+	if told := m.settings.Load().Created; told != nil {
+		told(rec.Prefix)
+	}
 	err = m.complete(ctx, e, op, rec)
 	if isBadOption(err) && rec.hasPreload() {
 		return m.buildWithoutPreload(ctx, e, op, rec, fixed)

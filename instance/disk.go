@@ -104,3 +104,19 @@ func stateError(path string, err error) *Error {
 	e := &Error{Kind: kind, Message: message, Err: err}
 	return e.With("path", path).With("mode", "0711").With("owner", os.Geteuid())
 }
+
+// WriteFile replaces path durably, as the files of instances are: for the other
+// files of a state directory, whose lock the caller's Manager holds.
+func WriteFile(path string, mode fs.FileMode, data []byte) error {
+	if err := writeFile(osDisk{}, path, mode, data); err != nil {
+		return stateError(path, err)
+	}
+	return nil
+}
+
+// SetAside renames a file that cannot be used, so that it is neither lost nor
+// in the way, and returns its new path.
+func SetAside(path, why string) (aside string, err error) {
+	aside = asideName(path, why)
+	return aside, os.Rename(path, aside)
+}

@@ -31,6 +31,9 @@ type Settings struct {
 	// Projected is told the path, below the state directory, of each projection
 	// that was written with new bytes. It must not block. Nil: nobody is told.
 	Projected func(path string)
+	// Created is told the prefix of each new instance whose container was
+	// started. It must not block. Nil: nobody is told.
+	Created func(prefix string)
 }
 
 // Manager is the table of instances of one state directory, and all that
