@@ -10,6 +10,7 @@
 //	slow      listens only after TEST_DELAY (like 3s; the default), then as hello
 //	stubborn  as hello, but does not end on SIGTERM
 //	oom       takes memory until it is killed
+//	raw       answers every request with its own bytes, as they came
 //
 // What it serves:
 //
@@ -18,6 +19,7 @@
 //	GET  /pid           the process id
 //	GET  /process       a [Process] as JSON
 //	GET  /headers       the request as it arrived: {"host":…,"uri":…,"headers":{…}}
+//	GET  /bytes/{n}     n bytes, at most 16 MiB
 //	POST /echo          the body, streamed back while it comes
 //	GET  /sse           an event every 100 ms, numbered from 1
 //	GET  /ws            a WebSocket that echoes; it accepts the first subprotocol offered

@@ -58,6 +58,8 @@ func (s *Server) Run(ctx context.Context, term <-chan struct{}) (code int) {
 	case "hello":
 	case "silent":
 		serve = serveNothing
+	case "raw":
+		serve = s.serveRaw
 	case "exit":
 		return s.giveUp()
 	case "slow":
