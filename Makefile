@@ -36,11 +36,11 @@ soak: ## the long forms: 1000 kills, 30 power cuts, 5 minutes per fuzz target
 		done; \
 	done
 
-bench: ## the benchmarks: of the state on disk, and end to end
+bench: ## the benchmarks: of the state on disk, and end to end; uses wrk and h2load if there
 	@scripts/docker.sh
 	@scripts/image.sh
 	@scripts/compose.sh >/dev/null
-	$(GO) test -run '^$$' -bench . -timeout 30m ./instance ./test
+	$(GO) test -run '^$$' -bench . -timeout 60m ./instance ./caddymodule/request ./test
 
 fmt: ## format the code
 	$(GOLANGCI_LINT) fmt

@@ -122,15 +122,15 @@ func (c *caddyServer) cpuTime(t testing.TB) time.Duration {
 	// After the name, which may hold anything: user and system time are the
 	// 14th and 15th field, in hundredths of a second.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	var ticks time.Duration
+	ticks := 0
 	for _, field := range fields[11:13] {
 		n, err := strconv.Atoi(field)
 		if err != nil {
 			t.Fatal(err)
 		}
-		ticks += time.Duration(n)
+		ticks += n
 	}
-	return ticks * 10 * time.Millisecond
+	return time.Duration(ticks) * 10 * time.Millisecond
 }
 
 // memoryStats are some of Go's runtime.MemStats.

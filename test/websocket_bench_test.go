@@ -162,12 +162,18 @@ func (c *caddyServer) idleSockets(b *testing.B, host string, n int) socketCost {
 		return err
 	})
 	heapBefore, rssBefore := c.memoryInUse(b)
+	var open []net.Conn
+	defer func() {
+		for _, conn := range open {
+			conn.Close()
+		}
+	}()
 	for range n {
 		conn, _, err := c.openSocket(host)
 		if err != nil {
 			b.Fatal(err)
 		}
-		defer conn.Close()
+		open = append(open, conn)
 	}
 	heap, rss := c.memoryInUse(b)
 	return socketCost{(heap - heapBefore) / float64(n), (rss - rssBefore) / float64(n)}
