@@ -95,13 +95,19 @@ type measured struct {
 
 func (c *caddyServer) measure(b *testing.B, host, path string, http2 bool) measured {
 	b.Helper()
+	return c.measureRound(b, func() loadResult {
+		if http2 {
+			return c.loadHTTP2(b, host, path)
+		}
+		return load(b, fmt.Sprintf("http://127.0.0.1:%d%s", c.httpPort, path), host)
+	})
+}
+
+// measureRound runs a round of load, and sees what it costs.
+func (c *caddyServer) measureRound(b *testing.B, round func() loadResult) measured {
+	b.Helper()
 	before, cpuBefore := c.memory(b), c.cpuTime(b)
-	var got loadResult
-	if http2 {
-		got = c.loadHTTP2(b, host, path)
-	} else {
-		got = load(b, fmt.Sprintf("http://127.0.0.1:%d%s", c.httpPort, path), host)
-	}
+	got := round()
 	after, cpuAfter := c.memory(b), c.cpuTime(b)
 	requests := got.perSecond * loadTime.Seconds()
 	return measured{

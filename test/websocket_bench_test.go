@@ -20,20 +20,25 @@ import (
 //
 //	x-messages  messages that 64 WebSockets echo in a second, as a multiple of the static one's
 //	x-p99       time within which 99 of 100 came back, likewise
+//	x-cpu       processor time of Caddy for a message, likewise
 func BenchmarkWebSocket(b *testing.B) {
 	c, made := startCaddyOfMany(b, 10_000, unlimited)
-	run := func(host string) func(*testing.B) loadResult {
-		return func(b *testing.B) loadResult { return c.echoLoad(b, host) }
+	run := func(host string) func(*testing.B) measured {
+		return func(b *testing.B) measured {
+			return c.measureRound(b, func() loadResult { return c.echoLoad(b, host) })
+		}
 	}
 	for b.Loop() {
 		got := inTurns(b, 7, run(made.Prefix+"."+domain), run(staticHost))
-		rate := func(r loadResult) float64 { return r.perSecond }
-		p99 := func(r loadResult) float64 { return r.p99 }
+		rate := func(m measured) float64 { return m.perSecond }
+		p99 := func(m measured) float64 { return m.p99 }
+		cpu := func(m measured) float64 { return m.cpu }
 		b.ReportMetric(0, "ns/op") // says nothing here
 		b.ReportMetric(median(each(got[0], rate)), "messages/s")
 		b.ReportMetric(median(each(got[0], rate))/median(each(got[1], rate)), "x-messages")
 		b.ReportMetric(median(each(got[0], p99)), "p99-ms")
 		b.ReportMetric(median(each(got[0], p99))/median(each(got[1], p99)), "x-p99")
+		b.ReportMetric(median(each(got[0], cpu))/median(each(got[1], cpu)), "x-cpu")
 	}
 }
 
