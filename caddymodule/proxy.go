@@ -183,6 +183,7 @@ func notServed(prefix string, cause error, get getter) *instance.Error {
 // refuse answers a request that reaches no dev server.
 func refuse(w http.ResponseWriter, r *http.Request, err error, log *zap.Logger) {
 	id := requestID(r)
+	boundLog(r, id, log)
 	w.Header().Set("X-Request-Id", id)
 	if wantsPage(r) && writePage(w, err) {
 		return

@@ -15,6 +15,7 @@
 //	next      as hello, but refuses foreign origins as Next.js 16 does
 //	stubborn  as hello, but does not end on SIGTERM
 //	oom       takes memory until it is killed
+//	raw       answers every request with its own bytes, as they came
 //
 // TEST_PORTS are further ports that it serves alike, with commas between them:
 // 3000 is one on all addresses, 127.0.0.1:4000 one that only the container
@@ -28,6 +29,7 @@
 //	GET  /port          the port that the request came in at
 //	GET  /process       a [Process] as JSON
 //	GET  /headers       the request as it arrived: {"host":…,"uri":…,"headers":{…}}
+//	GET  /bytes/{n}     n bytes, at most 16 MiB
 //	POST /echo          the body, streamed back while it comes
 //	GET  /sse           an event every 100 ms, numbered from 1
 //	GET  /ws            a WebSocket that echoes; it accepts the first subprotocol offered;

@@ -19,6 +19,7 @@ func (s *Server) handler(port string) http.Handler {
 	mux.HandleFunc("GET /pid", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, s.Process.PID) })
 	mux.HandleFunc("GET /process", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, s.Process) })
 	mux.HandleFunc("GET /headers", headers)
+	mux.HandleFunc("GET /bytes/{n}", someBytes)
 	mux.HandleFunc("POST /echo", echo)
 	mux.HandleFunc("GET /sse", events)
 	for _, path := range []string{"/ws", "/_next/hmr", "/_next/webpack-hmr"} {
@@ -39,6 +40,21 @@ func (s *Server) hello(w http.ResponseWriter, _ *http.Request) {
 
 func headers(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, map[string]any{"host": r.Host, "uri": r.RequestURI, "headers": r.Header})
+}
+
+func someBytes(w http.ResponseWriter, r *http.Request) {
+	n, err := strconv.Atoi(r.PathValue("n"))
+	if err != nil || n < 0 || n > 16<<20 {
+		http.Error(w, "n must be a number of bytes, at most 16 MiB", http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Length", strconv.Itoa(n))
+	for block := make([]byte, min(n, 64<<10)); n > 0; n -= len(block) {
+		if _, err := w.Write(block[:min(n, len(block))]); err != nil {
+			return
+		}
+	}
 }
 
 func echo(w http.ResponseWriter, r *http.Request) {

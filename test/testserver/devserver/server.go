@@ -63,6 +63,8 @@ func (s *Server) Run(ctx context.Context, term <-chan struct{}) (code int) {
 	case "hello", "vite", "webpack", "next":
 	case "silent":
 		serve = serveNothing
+	case "raw":
+		serve = s.serveRaw
 	case "exit":
 		return s.giveUp()
 	case "oldnode":
