@@ -79,6 +79,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	defer lease.Release()
 	caddyhttp.SetVar(r.Context(), leaseVar, lease)
+	w, r, done := streaming(w, r)
+	defer done()
 	err = next.ServeHTTP(w, r)
 	if failed, ok := explainFailure(r, prefix, err, h.get, h.app.settings.Log); ok {
 		refuse(w, r, failed, h.app.settings.Log)

@@ -74,6 +74,8 @@ func (h *FileHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next cad
 		refuse(w, r, err, h.log)
 		return nil
 	}
+	w, r, done := streaming(w, r)
+	defer done()
 	err := next.ServeHTTP(w, r)
 	if failed, ok := explainFailure(r, prefix, err, h.file.get, h.log); ok {
 		refuse(w, r, failed, h.log)
@@ -146,6 +148,7 @@ func fileTransport() *reverseproxy.HTTPTransport {
 	return &reverseproxy.HTTPTransport{
 		DialTimeout:           caddy.Duration(defaultDialTimeout),
 		ResponseHeaderTimeout: caddy.Duration(defaultResponseHeaderTimeout),
+		ExpectContinueTimeout: caddy.Duration(expectContinueTimeout),
 		KeepAlive: &reverseproxy.KeepAlive{
 			MaxIdleConnsPerHost: idleConnsPerInstance,
 			IdleConnTimeout:     caddy.Duration(idleConnTimeout),

@@ -11,6 +11,7 @@ import (
 
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
+	push, rude := new(push), new(rude)
 	mux.HandleFunc("GET /", s.hello)
 	mux.HandleFunc("GET /env", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, s.Env) })
 	mux.HandleFunc("GET /pid", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, s.Process.PID) })
@@ -18,6 +19,18 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /headers", headers)
 	mux.HandleFunc("POST /echo", echo)
 	mux.HandleFunc("GET /sse", events)
+	mux.HandleFunc("GET /push/{name}", push.listen)
+	mux.HandleFunc("POST /push/{name}", push.send)
+	mux.HandleFunc("POST /count", count)
+	mux.HandleFunc("GET /zeros/{n}", zeros)
+	mux.HandleFunc("POST /early/{code}", early)
+	mux.HandleFunc("POST /refuse", refuse)
+	mux.HandleFunc("GET /hints", hints)
+	mux.HandleFunc("GET /trailers", trailers)
+	mux.HandleFunc("GET /reset", rude.reset)
+	mux.HandleFunc("POST /reset", rude.reset)
+	mux.HandleFunc("GET /stale", rude.stale)
+	mux.HandleFunc("GET /cuts", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, rude.cuts.Load()) })
 	mux.HandleFunc("GET /ws", webSocket)
 	mux.HandleFunc("GET /status/{code}", status)
 	mux.HandleFunc("GET /slow", slow)
@@ -84,6 +97,7 @@ func status(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.WriteHeader(code)
+	_, _ = io.WriteString(w, r.FormValue("body")) // which some statuses do not have
 }
 
 func slow(w http.ResponseWriter, r *http.Request) {
