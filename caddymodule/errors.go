@@ -18,6 +18,7 @@ const (
 	methodNotAllowed instance.Kind = "method not allowed"
 	bodyTooLarge     instance.Kind = "body too large"
 	noRoute          instance.Kind = "no route"
+	brokenOff        instance.Kind = "broken off"
 	unauthorized     instance.Kind = "unauthorized"
 )
 
@@ -50,6 +51,7 @@ var failures = map[instance.Kind]failure{
 	instance.Overloaded:   {1106, http.StatusServiceUnavailable},
 	instance.Exited:       {1107, http.StatusBadGateway},
 	instance.NotOpen:      {1108, http.StatusServiceUnavailable},
+	brokenOff:             {1109, http.StatusBadGateway},
 	instance.StateFailed:  {1201, http.StatusInternalServerError},
 	instance.DiskFull:     {1201, http.StatusInsufficientStorage},
 	unauthorized:          {1301, http.StatusUnauthorized},

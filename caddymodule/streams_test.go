@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddyserver/caddy/v2"
 )
 
 // rawClient speaks HTTP/1.1 to the site by hand, for what no client does.
@@ -153,6 +155,60 @@ func TestConnectionsAreKeptAfterUploads(t *testing.T) {
 		}
 	}
 	noPanics(t, s)
+}
+
+// What has reached the dev server is not sent again, but for a GET that was
+// not answered. The server counts the connections that it cut.
+func TestOnlyAGETIsSentAgain(t *testing.T) {
+	s := startServer(t, config{})
+	s.create(t, "cutsoff1")
+	cuts := func() string { return read(t, s.get(t, hostOf("cutsoff1"), "/cuts", nil)) }
+	post := func(path string) answer {
+		return s.callAt(t, "http://"+hostOf("cutsoff1")+path, http.MethodPost, "once", nil)
+	}
+
+	post("/reset").expect(t, http.StatusBadGateway, 1109)
+	if got := cuts(); got != "1" {
+		t.Errorf("a POST was sent %s times, want once", got)
+	}
+	if got := read(t, s.get(t, hostOf("cutsoff1"), "/reset?times=3", nil)); got != "3" {
+		t.Errorf("a GET got %q at its third attempt", got)
+	}
+	page := s.get(t, hostOf("cutsoff1"), "/reset", asBrowser)
+	if page.StatusCode != http.StatusBadGateway {
+		t.Errorf("a GET that is cut for ever: status %d, want 502", page.StatusCode)
+	}
+	checkPage(t, page, hostOf("cutsoff1"))
+}
+
+// A connection that the dev server closes as the next request arrives is no
+// fault of that request; but only one that changes nothing may go again.
+func TestStaleConnectionsAreNotSeenByGETs(t *testing.T) {
+	s := startServer(t, config{})
+	s.create(t, "goesstale")
+	read(t, s.get(t, hostOf("goesstale"), "/stale", nil))
+	if got := read(t, s.get(t, hostOf("goesstale"), "/cuts", nil)); got != "1" {
+		t.Fatalf("%s connections were cut, want 1: the GET is to come over that one", got)
+	}
+	read(t, s.get(t, hostOf("goesstale"), "/cuts", nil)) // leaves a connection at rest
+	read(t, s.get(t, hostOf("goesstale"), "/stale", nil))
+	s.callAt(t, "http://"+hostOf("goesstale")+"/count", http.MethodPost, "once", nil).expect(t, http.StatusBadGateway, 1109)
+	if got := read(t, s.get(t, hostOf("goesstale"), "/cuts", nil)); got != "2" {
+		t.Errorf("%s connections were cut, want 2: the POST came once", got)
+	}
+}
+
+// See also TestDevServerThatDoesNotAnswer.
+func TestTheTimeToAnswerHasALimit(t *testing.T) {
+	for given, want := range map[caddy.Duration]time.Duration{0: time.Minute, caddy.Duration(time.Hour): time.Hour, -1: -1} {
+		transport := &Transport{ResponseHeaderTimeout: given}
+		if err := transport.Provision(caddy.Context{}); err != nil {
+			t.Fatal(err)
+		}
+		if got := transport.pool.ResponseHeaderTimeout; got != want {
+			t.Errorf("response_header_timeout %v becomes %v, want %v", time.Duration(given), got, want)
+		}
+	}
 }
 
 func noPanics(t *testing.T, s *server) {
