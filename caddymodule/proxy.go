@@ -61,7 +61,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("sandbox handler: %w", err)
 	}
 	h.app.servedBy(ctx)
-	return nil
+	return sparesReloads(ctx)
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler. It returns when the

@@ -54,7 +54,7 @@ func (h *FileHandler) Provision(ctx caddy.Context) error {
 	if h.file, err = acquireRoutes(newExpander()(h.Path)); err != nil {
 		return fmt.Errorf("sandbox_file handler: %w", err)
 	}
-	return nil
+	return sparesReloads(ctx)
 }
 
 // Cleanup gives back what Provision took.

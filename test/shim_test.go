@@ -30,11 +30,14 @@ import (
 // they are cut short for those who wait for the result.
 func soaking() bool { return os.Getenv("SANDBOX_SOAK") != "" }
 
+// takingMinutes tells `make test-long` and `make soak` from `make test`.
+func takingMinutes() bool { return os.Getenv("SANDBOX_LONG") != "" || soaking() }
+
 // takesMinutes leaves a test to `make test-long` and `make soak`: it takes long,
 // and a machine of its own, for it stops engines and fills queues.
 func takesMinutes(t testing.TB) {
 	t.Helper()
-	if os.Getenv("SANDBOX_LONG") == "" && !soaking() {
+	if !takingMinutes() {
 		t.Skip("takes minutes and the whole machine: make test-long")
 	}
 }

@@ -177,7 +177,8 @@ func (l *longLived) ends() error {
 
 func TestStreamsOutliveReloads(t *testing.T) {
 	t.Parallel()
-	c := startCaddy(t, options{Wrap: extendedCONNECT, Grace: "0"})
+	const grace = time.Second
+	c := startCaddy(t, options{Wrap: extendedCONNECT, Grace: grace.String()})
 	made := c.api.create(t, createRequest{})
 	open := map[string]*longLived{}
 	for _, protocol := range protocols {
@@ -204,10 +205,20 @@ func TestStreamsOutliveReloads(t *testing.T) {
 		}
 		goOn(fmt.Sprintf("after reload %d", n))
 	}
+	time.Sleep(2 * grace) // after which nothing is cut, though it could be
+	goOn("after the grace period of the last reload")
 	for _, protocol := range protocols {
 		if err := open[protocol].ends(); err != nil {
 			t.Errorf("%s: %v", protocol, err)
 		}
+	}
+	// Events and sockets of the first configuration are still open.
+	start := time.Now()
+	if err := c.stop(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(start); took > grace+10*time.Second {
+		t.Errorf("Caddy took %s to end, its grace period is %s", took, grace)
 	}
 }
 
