@@ -18,6 +18,7 @@ const (
 	methodNotAllowed instance.Kind = "method not allowed"
 	bodyTooLarge     instance.Kind = "body too large"
 	noRoute          instance.Kind = "no route"
+	brokenOff        instance.Kind = "broken off"
 	unauthorized     instance.Kind = "unauthorized"
 	foreignOrigin    instance.Kind = "foreign origin"
 )
@@ -55,6 +56,7 @@ var failures = map[instance.Kind]failure{
 	instance.Exited:       {1107, http.StatusBadGateway},
 	instance.NotOpen:      {1108, http.StatusServiceUnavailable},
 	instance.PortClosed:   {1109, http.StatusServiceUnavailable},
+	brokenOff:             {1110, http.StatusBadGateway},
 	instance.StateFailed:  {1201, http.StatusInternalServerError},
 	instance.DiskFull:     {1201, http.StatusInsufficientStorage},
 	unauthorized:          {1301, http.StatusUnauthorized},

@@ -48,6 +48,7 @@ type pageText struct {
 var (
 	unknownPage  = pageText{Title: "No sandbox here", Text: "There is no sandbox at this address. It may have been deleted."}
 	timeoutPage  = pageText{Title: "No answer", Text: "The dev server of this sandbox did not answer in time."}
+	brokenPage   = pageText{Title: "No answer", Text: "The dev server of this sandbox closed the connection before it answered."}
 	silentPage   = pageText{Title: "No answer yet", Text: "This sandbox runs, but its dev server does not answer yet. The page loads again by itself.", Refresh: 2}
 	noRoutesPage = pageText{Title: "Not ready", Text: "This proxy does not know its sandboxes yet. The page loads again by itself.", Refresh: 2}
 	foreignPage  = pageText{Title: "Not from here", Text: "A page of another site sent you here, which this sandbox does not take. Open its address yourself."}
@@ -73,6 +74,8 @@ func pageFor(e *instance.Error) (pageText, bool) {
 		return foreignPage, true
 	case instance.Timeout:
 		return timeoutPage, true
+	case brokenOff:
+		return brokenPage, true
 	case instance.NotOpen:
 		return noRoutesPage, true
 	case instance.NotRunning:

@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"go.uber.org/zap"
 
 	"github.com/aie-sandbox/caddy-sandbox/instance"
@@ -62,7 +63,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("sandbox handler: %w", err)
 	}
 	h.app.servedBy(ctx)
-	return nil
+	return sparesReloads(ctx)
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler. It returns when the
@@ -87,6 +88,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	dropClaims(r)
 	caddyhttp.SetVar(r.Context(), leaseVar, lease)
+	w, r, done := streaming(w, r)
+	defer done()
 	err = next.ServeHTTP(w, r)
 	if failed, ok := explainFailure(r, prefix, err, h.get, h.app.settings.Log); ok {
 		refuse(w, r, h.explainPort(r, lease, failed), h.app.settings.Log)
@@ -152,7 +155,7 @@ func explainFailure(r *http.Request, prefix string, err error, get getter, log *
 	if c := log.Check(zap.WarnLevel, "dev server does not answer"); c != nil {
 		c.Write(zap.String("prefix", prefix), zap.Error(failed.Err))
 	}
-	return notServed(prefix, failed.Err, get), true
+	return notServed(prefix, failed, get), true
 }
 
 // devServerAnswered reports whether reverse_proxy got a response.
@@ -163,7 +166,7 @@ func devServerAnswered(r *http.Request) bool {
 }
 
 // notServed says why prefix did not answer, as far as its state tells now.
-func notServed(prefix string, cause error, get getter) *instance.Error {
+func notServed(prefix string, failed caddyhttp.HandlerError, get getter) *instance.Error {
 	got, err := get(prefix)
 	if err != nil {
 		return noInstance()
@@ -172,12 +175,25 @@ func notServed(prefix string, cause error, get getter) *instance.Error {
 		Kind:       instance.NotRunning,
 		Message:    fmt.Sprintf("the instance is %s", got.Status),
 		RetryAfter: time.Second,
-		Err:        cause,
+		Err:        failed.Err,
 	}
 	if got.Status == instance.Running {
+		if brokeOff(failed) {
+			return &instance.Error{Kind: brokenOff, Message: brokenOffMessage, Err: failed.Err}
+		}
 		e.Message = instance.NotAnswering
 	}
 	return e.With("status", got.Status).With("reason", got.Reason)
+}
+
+// brokenOffMessage has no "try again": of what changes something, that may
+// happen twice.
+const brokenOffMessage = "the dev server closed the connection before it answered; whether it did what was asked is unknown"
+
+// brokeOff reports whether the request may have reached the dev server.
+func brokeOff(failed caddyhttp.HandlerError) bool {
+	_, dialling := errors.AsType[reverseproxy.DialError](failed.Err)
+	return !dialling && failed.StatusCode == http.StatusBadGateway
 }
 
 // refuse answers a request that reaches no dev server.

@@ -54,7 +54,7 @@ func (h *FileHandler) Provision(ctx caddy.Context) error {
 	if h.file, err = acquireRoutes(newExpander()(h.Path)); err != nil {
 		return fmt.Errorf("sandbox_file handler: %w", err)
 	}
-	return nil
+	return sparesReloads(ctx)
 }
 
 // Cleanup gives back what Provision took.
@@ -74,6 +74,8 @@ func (h *FileHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next cad
 		refuse(w, r, err, h.log)
 		return nil
 	}
+	w, r, done := streaming(w, r)
+	defer done()
 	err := next.ServeHTTP(w, r)
 	if failed, ok := explainFailure(r, target.Prefix, err, h.file.get, h.log); ok {
 		refuse(w, r, failed, h.log)
@@ -146,6 +148,7 @@ func fileTransport() *reverseproxy.HTTPTransport {
 	return &reverseproxy.HTTPTransport{
 		DialTimeout:           caddy.Duration(defaultDialTimeout),
 		ResponseHeaderTimeout: caddy.Duration(defaultResponseHeaderTimeout),
+		ExpectContinueTimeout: caddy.Duration(expectContinueTimeout),
 		KeepAlive: &reverseproxy.KeepAlive{
 			MaxIdleConnsPerHost: idleConnsPerInstance,
 			IdleConnTimeout:     caddy.Duration(idleConnTimeout),

@@ -26,6 +26,9 @@ const (
 	defaultDialTimeout = time.Second
 	// Dev servers compile on demand, so it may take a while, but not for ever.
 	defaultResponseHeaderTimeout = 60 * time.Second
+	// Of a client that asks before it sends a body (`Expect: 100-continue`) the
+	// dev server is asked, for so long; most answer at once.
+	expectContinueTimeout = time.Second
 
 	// A page of a dev server is hundreds of modules, fetched at once; more
 	// connections than the two of net/http survive that.
@@ -76,6 +79,7 @@ func (t *Transport) Provision(caddy.Context) error {
 	t.pool = &http.Transport{
 		DialContext:           t.dial,
 		ResponseHeaderTimeout: cmp.Or(time.Duration(t.ResponseHeaderTimeout), defaultResponseHeaderTimeout),
+		ExpectContinueTimeout: expectContinueTimeout,
 		MaxIdleConnsPerHost:   idleConnsPerInstance,
 		IdleConnTimeout:       idleConnTimeout,
 		DisableCompression:    true, // the client's Accept-Encoding goes on as it is

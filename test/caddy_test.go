@@ -29,6 +29,9 @@ type options struct {
 	Sandbox   string    // more lines in the global sandbox block
 	Templates string    // template blocks; default: standardTemplates
 	Proxy     string    // lines in the sandbox_proxy block
+	Site      string    // more lines in its site
+	Global    string    // more global options
+	Grace     string    // grace_period; default: 2s
 	Sites     string    // more sites
 	Binary    string    // default: caddyBinary
 	Wrap      []string  // command that runs Caddy, strace say
@@ -177,13 +180,17 @@ func (c *caddyServer) caddyfile() string {
 		"{sandbox}", c.Sandbox,
 		"{templates}", strings.ReplaceAll(c.Templates, "{image}", serverImage),
 		"{proxy}", c.Proxy,
+		"{site}", c.Site,
+		"{global}", c.Global,
+		"{grace}", cmp.Or(c.Grace, "2s"),
 		"{sites}", c.Sites,
 	).Replace(`{
 	admin {admin}
 	http_port {http}
 	https_port {https}
 	skip_install_trust
-	grace_period 2s
+	grace_period {grace}
+	{global}
 	sandbox {
 		domain {domain}
 		state_dir {state}
@@ -201,6 +208,7 @@ func (c *caddyServer) caddyfile() string {
 	tls internal {
 		on_demand
 	}
+	{site}
 	sandbox_proxy {
 		{proxy}
 	}

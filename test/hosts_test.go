@@ -15,9 +15,9 @@ const (
 	bravoHost = bravo + "." + domain
 )
 
-// catchAll has every host that is sent reach the handler, not only those that
+// everyHost has every host that is sent reach the handler, not only those that
 // Caddy's matcher takes for one below the domain.
-const catchAll = `
+const everyHost = `
 http:// {
 	sandbox_proxy
 }
@@ -167,7 +167,7 @@ var framing = []hostileRow{
 // instances, and one engine has each name once.
 func TestHostsAsStrangersTypeThem(t *testing.T) {
 	t.Parallel()
-	c := startCaddy(t, options{Sites: plainSite + catchAll})
+	c := startCaddy(t, options{Sites: plainSite + everyHost})
 	for _, prefix := range []string{alpha, bravo} {
 		c.admin.create(t, createRequest{Prefix: prefix, Env: map[string]string{"TEST_MODE": "raw"}})
 	}

@@ -29,12 +29,23 @@
 //	GET  /port          the port that the request came in at
 //	GET  /process       a [Process] as JSON
 //	GET  /headers       the request as it arrived: {"host":…,"uri":…,"headers":{…}}
-//	GET  /bytes/{n}     n bytes, at most 16 MiB
+//	GET  /bytes/{n}     n bytes
 //	POST /echo          the body, streamed back while it comes
 //	GET  /sse           an event every 100 ms, numbered from 1
 //	GET  /ws            a WebSocket that echoes; it accepts the first subprotocol offered;
 //	                    /_next/hmr and /_next/webpack-hmr as well
-//	GET  /status/{code} an answer of that status, 200 to 599
+//	GET  /push/{name}   events, each when it is asked for
+//	POST /push/{name}   asks for one; the body is its text
+//	POST /count         how many bytes the body had
+//	POST /early/{code}  an answer that begins before the body is read, and ends
+//	                    with how many bytes it had
+//	POST /refuse        413, with the body left unread
+//	GET  /hints         103 with a Link, then an answer
+//	GET  /trailers      an answer with the trailers X-Announced and X-Late
+//	GET  /reset         POST likewise: a connection that is cut; with ?times=N only the first N
+//	GET  /stale         an answer, and a connection that is cut at the next request
+//	GET  /cuts          how often the two before did so
+//	GET  /status/{code} an answer of that status, 200 to 599, and of ?body=
 //	GET  /seen          the requests before, refused ones too, as a list of [Seen]
 //	GET  /redirect      302 to /there at the URL that the server believes it has, with a
 //	                    cookie for its own host; /there is as /

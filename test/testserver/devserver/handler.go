@@ -13,6 +13,7 @@ import (
 // handler serves what comes in at port.
 func (s *Server) handler(port string) http.Handler {
 	mux := http.NewServeMux()
+	push, rude := new(push), new(rude)
 	mux.HandleFunc("GET /", s.hello)
 	mux.HandleFunc("GET /env", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, s.Env) })
 	mux.HandleFunc("GET /port", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, port) })
@@ -22,6 +23,17 @@ func (s *Server) handler(port string) http.Handler {
 	mux.HandleFunc("GET /bytes/{n}", someBytes)
 	mux.HandleFunc("POST /echo", echo)
 	mux.HandleFunc("GET /sse", events)
+	mux.HandleFunc("GET /push/{name}", push.listen)
+	mux.HandleFunc("POST /push/{name}", push.send)
+	mux.HandleFunc("POST /count", count)
+	mux.HandleFunc("POST /early/{code}", early)
+	mux.HandleFunc("POST /refuse", refuse)
+	mux.HandleFunc("GET /hints", hints)
+	mux.HandleFunc("GET /trailers", trailers)
+	mux.HandleFunc("GET /reset", rude.reset)
+	mux.HandleFunc("POST /reset", rude.reset)
+	mux.HandleFunc("GET /stale", rude.stale)
+	mux.HandleFunc("GET /cuts", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, rude.cuts.Load()) })
 	for _, path := range []string{"/ws", "/_next/hmr", "/_next/webpack-hmr"} {
 		mux.HandleFunc("GET "+path, webSocket)
 	}
@@ -44,8 +56,8 @@ func headers(w http.ResponseWriter, r *http.Request) {
 
 func someBytes(w http.ResponseWriter, r *http.Request) {
 	n, err := strconv.Atoi(r.PathValue("n"))
-	if err != nil || n < 0 || n > 16<<20 {
-		http.Error(w, "n must be a number of bytes, at most 16 MiB", http.StatusBadRequest)
+	if err != nil || n < 0 {
+		http.Error(w, "n must be a number of bytes", http.StatusBadRequest)
 		return
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
@@ -107,6 +119,7 @@ func status(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.WriteHeader(code)
+	_, _ = io.WriteString(w, r.FormValue("body")) // which some statuses do not have
 }
 
 func redirect(w http.ResponseWriter, r *http.Request) {

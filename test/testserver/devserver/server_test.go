@@ -119,7 +119,7 @@ func TestStatusAndSlowRefuseNonsense(t *testing.T) {
 	s := start(t, nil)
 	for path, want := range map[string]int{
 		"/status/204": 204, "/status/503": 503, "/status/100": 400, "/status/x": 400,
-		"/slow?ms=1": 200, "/slow": 400, "/exit": 400, "/exit?code=256": 400, "/ws": 426, "/bytes/x": 400, "/bytes/16777217": 400,
+		"/slow?ms=1": 200, "/slow": 400, "/exit": 400, "/exit?code=256": 400, "/ws": 426, "/bytes/x": 400, "/bytes/-1": 400,
 	} {
 		response, err := http.Get(s.url + path)
 		if err != nil {
