@@ -42,7 +42,7 @@ type hostileRow struct {
 }
 
 // request is a GET with this Host.
-func request(host string) string { return "GET /path HTTP/1.1\r\nHost: " + host + "\r\n\r\n" }
+func rawGet(host string) string { return "GET /path HTTP/1.1\r\nHost: " + host + "\r\n\r\n" }
 
 // post is a POST to alpha with these header lines.
 func post(lines, body string) string {
@@ -51,13 +51,13 @@ func post(lines, body string) string {
 
 // toInstances are spellings of hosts that instances have.
 var toInstances = []hostileRow{
-	{name: "as it is", send: request(alphaHost), want: "200 hostalpha", has: []string{"GET /path HTTP/1.1\r\n", "Host: " + alphaHost + "\r\n"}},
-	{name: "the other one", send: request(bravoHost), want: "200 hostbravo"},
-	{name: "upper case", send: request("HOSTALPHA.Sandbox.LocalHost"), want: "200 hostalpha"},
+	{name: "as it is", send: rawGet(alphaHost), want: "200 hostalpha", has: []string{"GET /path HTTP/1.1\r\n", "Host: " + alphaHost + "\r\n"}},
+	{name: "the other one", send: rawGet(bravoHost), want: "200 hostbravo"},
+	{name: "upper case", send: rawGet("HOSTALPHA.Sandbox.LocalHost"), want: "200 hostalpha"},
 	{name: "header in lower case", send: "GET / HTTP/1.1\r\nhost:" + alphaHost + "\r\n\r\n", want: "200 hostalpha"},
-	{name: "space around it", send: request("\t " + alphaHost + " \t"), want: "200 hostalpha", has: []string{"Host: " + alphaHost + "\r\n"}},
-	{name: "a port", send: request(alphaHost + ":8443"), want: "200 hostalpha"},
-	{name: "the highest port", send: request(alphaHost + ":65535"), want: "200 hostalpha"},
+	{name: "space around it", send: rawGet("\t " + alphaHost + " \t"), want: "200 hostalpha", has: []string{"Host: " + alphaHost + "\r\n"}},
+	{name: "a port", send: rawGet(alphaHost + ":8443"), want: "200 hostalpha"},
+	{name: "the highest port", send: rawGet(alphaHost + ":65535"), want: "200 hostalpha"},
 	{name: "lines that end in LF alone", send: "GET / HTTP/1.1\nHost: " + alphaHost + "\n\n", want: "200 hostalpha", has: []string{"GET / HTTP/1.1\r\nHost: "}},
 	{name: "HTTP/1.0", send: "GET / HTTP/1.0\r\nHost: " + alphaHost + "\r\n\r\n", want: "200 hostalpha", closes: true},
 	{name: "absolute form", send: "GET http://" + alphaHost + "/path HTTP/1.1\r\nHost: " + alphaHost + "\r\n\r\n", want: "200 hostalpha", has: []string{"GET /path HTTP/1.1\r\n"}},
@@ -72,38 +72,38 @@ var toInstances = []hostileRow{
 
 // toNobody are hosts that no instance has, in forms that pass Go's own checks.
 var toNobody = []hostileRow{
-	{name: "unknown", send: request("unknownhost." + domain), want: "404"},
-	{name: "port too high", send: request(alphaHost + ":99999999"), want: "404"},
-	{name: "port one too high", send: request(alphaHost + ":65536"), want: "404"},
-	{name: "empty port", send: request(alphaHost + ":"), want: "404"},
-	{name: "port in words", send: request(alphaHost + ":http"), want: "404"},
-	{name: "port with a sign", send: request(alphaHost + ":+80"), want: "404"},
-	{name: "two ports", send: request(alphaHost + ":80:80"), want: "404"},
-	{name: "empty label", send: request("." + domain), want: "404"},
-	{name: "empty label between", send: request(alpha + ".." + domain), want: "404"},
-	{name: "empty label before", send: request("." + alphaHost), want: "404"},
-	{name: "star", send: request("*." + domain), want: "404"},
-	{name: "underscore", send: request("host_alpha." + domain), want: "404"},
-	{name: "dash", send: request("-hostalpha." + domain), want: "404"},
-	{name: "punycode", send: request("xn--hostlpha-4ya." + domain), want: "404"},
-	{name: "percent", send: request("host%61lpha." + domain), want: "404"},
-	{name: "encoded dot", send: request(alpha + "%2e" + domain), want: "404"},
-	{name: "two labels", send: request("www." + alphaHost), want: "404"},
-	{name: "64-byte label", send: request(strings.Repeat("a", 64) + "." + domain), want: "404"},
-	{name: "300-byte label", send: request(strings.Repeat("a", 300) + "." + domain), want: "404"},
-	{name: "20 000-byte label", send: request(strings.Repeat("a", 20_000) + "." + domain), want: "404"},
-	{name: "20 000 bytes, then a true host", send: request(strings.Repeat("a.", 10_000) + alphaHost), want: "404"},
-	{name: "10 000 dots", send: request(alpha + strings.Repeat(".", 10_000) + domain), want: "404"},
-	{name: "the domain", send: request(domain), want: "404"},
-	{name: "the prefix alone", send: request(alpha), want: "404"},
-	{name: "another domain", send: request(alpha + ".example.com"), want: "404"},
-	{name: "the domain as a part", send: request(alphaHost + ".example.com"), want: "404"},
-	{name: "the domain without its dot", send: request(alpha + domain), want: "404"},
-	{name: "two hosts in one", send: request(alphaHost + "," + bravoHost), want: "404"},
-	{name: "IPv4", send: request("127.0.0.1"), want: "404"},
-	{name: "IPv6", send: request("[::1]"), want: "404"},
-	{name: "IPv6 and a port", send: request("[::1]:443"), want: "404"},
-	{name: "a host in brackets", send: request("[" + alphaHost + "]"), want: "404"},
+	{name: "unknown", send: rawGet("unknownhost." + domain), want: "404"},
+	{name: "port too high", send: rawGet(alphaHost + ":99999999"), want: "404"},
+	{name: "port one too high", send: rawGet(alphaHost + ":65536"), want: "404"},
+	{name: "empty port", send: rawGet(alphaHost + ":"), want: "404"},
+	{name: "port in words", send: rawGet(alphaHost + ":http"), want: "404"},
+	{name: "port with a sign", send: rawGet(alphaHost + ":+80"), want: "404"},
+	{name: "two ports", send: rawGet(alphaHost + ":80:80"), want: "404"},
+	{name: "empty label", send: rawGet("." + domain), want: "404"},
+	{name: "empty label between", send: rawGet(alpha + ".." + domain), want: "404"},
+	{name: "empty label before", send: rawGet("." + alphaHost), want: "404"},
+	{name: "star", send: rawGet("*." + domain), want: "404"},
+	{name: "underscore", send: rawGet("host_alpha." + domain), want: "404"},
+	{name: "dash", send: rawGet("-hostalpha." + domain), want: "404"},
+	{name: "punycode", send: rawGet("xn--hostlpha-4ya." + domain), want: "404"},
+	{name: "percent", send: rawGet("host%61lpha." + domain), want: "404"},
+	{name: "encoded dot", send: rawGet(alpha + "%2e" + domain), want: "404"},
+	{name: "two labels", send: rawGet("www." + alphaHost), want: "404"},
+	{name: "64-byte label", send: rawGet(strings.Repeat("a", 64) + "." + domain), want: "404"},
+	{name: "300-byte label", send: rawGet(strings.Repeat("a", 300) + "." + domain), want: "404"},
+	{name: "20 000-byte label", send: rawGet(strings.Repeat("a", 20_000) + "." + domain), want: "404"},
+	{name: "20 000 bytes, then a true host", send: rawGet(strings.Repeat("a.", 10_000) + alphaHost), want: "404"},
+	{name: "10 000 dots", send: rawGet(alpha + strings.Repeat(".", 10_000) + domain), want: "404"},
+	{name: "the domain", send: rawGet(domain), want: "404"},
+	{name: "the prefix alone", send: rawGet(alpha), want: "404"},
+	{name: "another domain", send: rawGet(alpha + ".example.com"), want: "404"},
+	{name: "the domain as a part", send: rawGet(alphaHost + ".example.com"), want: "404"},
+	{name: "the domain without its dot", send: rawGet(alpha + domain), want: "404"},
+	{name: "two hosts in one", send: rawGet(alphaHost + "," + bravoHost), want: "404"},
+	{name: "IPv4", send: rawGet("127.0.0.1"), want: "404"},
+	{name: "IPv6", send: rawGet("[::1]"), want: "404"},
+	{name: "IPv6 and a port", send: rawGet("[::1]:443"), want: "404"},
+	{name: "a host in brackets", send: rawGet("[" + alphaHost + "]"), want: "404"},
 	{name: "HTTP/1.0 without a host", send: "GET / HTTP/1.0\r\n\r\n", want: "404", closes: true},
 	{name: "absolute form of nobody, Host an instance's", send: "GET http://unknownhost." + domain + "/ HTTP/1.1\r\nHost: " + alphaHost + "\r\n\r\n", want: "404"},
 	{name: "only a forwarded host", send: "GET / HTTP/1.1\r\nHost: unknownhost." + domain + "\r\nX-Forwarded-Host: " + alphaHost + "\r\n\r\n", want: "404"},
@@ -113,19 +113,19 @@ var toNobody = []hostileRow{
 // are here so that we learn when that changes.
 var refused = []hostileRow{
 	{name: "no Host", send: "GET / HTTP/1.1\r\n\r\n", want: "400", closes: true},
-	{name: "empty Host", send: request(""), want: "400"},
+	{name: "empty Host", send: rawGet(""), want: "400"},
 	{name: "two Hosts", send: "GET / HTTP/1.1\r\nHost: " + alphaHost + "\r\nHost: " + bravoHost + "\r\n\r\n", want: "400", closes: true},
 	{name: "the same Host twice", send: "GET / HTTP/1.1\r\nHost: " + alphaHost + "\r\nHost: " + alphaHost + "\r\n\r\n", want: "400", closes: true},
 	{name: "Host, folded", send: "GET / HTTP/1.1\r\nHost: hostalpha\r\n ." + domain + "\r\n\r\n", want: "400", closes: true},
 	{name: "space before the colon", send: "GET / HTTP/1.1\r\nHost : " + alphaHost + "\r\n\r\n", want: "400", closes: true},
-	{name: "IDN in UTF-8", send: request("höstalpha." + domain), want: "400", closes: true},
-	{name: "the Kelvin sign", send: request("hostalp\u212aa." + domain), want: "400", closes: true},
-	{name: "user", send: request("user@" + alphaHost), want: "400", closes: true},
-	{name: "slash", send: request(alphaHost + "/x"), want: "400", closes: true},
-	{name: "backslash", send: request(bravo + "\\." + domain), want: "400", closes: true},
-	{name: "space", send: request("host alpha." + domain), want: "400", closes: true},
-	{name: "NUL", send: request("hostalpha\x00." + domain), want: "400", closes: true},
-	{name: "CR", send: request("hostalpha\r." + domain), want: "400", closes: true},
+	{name: "IDN in UTF-8", send: rawGet("höstalpha." + domain), want: "400", closes: true},
+	{name: "the Kelvin sign", send: rawGet("hostalp\u212aa." + domain), want: "400", closes: true},
+	{name: "user", send: rawGet("user@" + alphaHost), want: "400", closes: true},
+	{name: "slash", send: rawGet(alphaHost + "/x"), want: "400", closes: true},
+	{name: "backslash", send: rawGet(bravo + "\\." + domain), want: "400", closes: true},
+	{name: "space", send: rawGet("host alpha." + domain), want: "400", closes: true},
+	{name: "NUL", send: rawGet("hostalpha\x00." + domain), want: "400", closes: true},
+	{name: "CR", send: rawGet("hostalpha\r." + domain), want: "400", closes: true},
 	{name: "a user in the URL", send: "GET http://user@" + alphaHost + "/ HTTP/1.1\r\nHost: " + alphaHost + "\r\n\r\n", want: "200 hostalpha"},
 	{name: "HTTP/9.9", send: "GET / HTTP/9.9\r\nHost: " + alphaHost + "\r\n\r\n", want: "505", closes: true},
 	{name: "OPTIONS *", send: "OPTIONS * HTTP/1.1\r\nHost: " + alphaHost + "\r\n\r\n", want: "200"},
@@ -138,7 +138,7 @@ var framing = []hostileRow{
 	{name: "a body in chunks", send: post("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\n\r\n"), want: "200 hostalpha", has: []string{"Transfer-Encoding: chunked\r\n", "\r\n\r\n5\r\nhello\r\n0\r\n\r\n"}, hasNot: []string{"Content-Length"}},
 	{name: "a GET with a body", send: "GET / HTTP/1.1\r\nHost: " + alphaHost + "\r\nContent-Length: 26\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n", want: "200 hostalpha", has: []string{"Content-Length: 26\r\n", "\r\n\r\nGET /smuggled"}},
 	{name: "length and chunks", send: post("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\n\r\n"), want: "200 hostalpha", has: []string{"\r\n\r\n5\r\nhello\r\n0\r\n\r\n"}, hasNot: []string{"Content-Length"}},
-	{name: "chunks and length, a request behind", send: post("Transfer-Encoding: chunked\r\nContent-Length: 200\r\n", "0\r\n\r\n"+request(bravoHost)), want: "200 hostalpha, 200 hostbravo", hasNot: []string{"POST", alphaHost}},
+	{name: "chunks and length, a request behind", send: post("Transfer-Encoding: chunked\r\nContent-Length: 200\r\n", "0\r\n\r\n"+rawGet(bravoHost)), want: "200 hostalpha, 200 hostbravo", hasNot: []string{"POST", alphaHost}},
 	{name: "lengths that differ", send: post("Content-Length: 5\r\nContent-Length: 6\r\n", "hello!"), want: "400", closes: true},
 	{name: "the same length twice", send: post("Content-Length: 5\r\nContent-Length: 5\r\n", "hello"), want: "200 hostalpha", has: []string{"\r\n\r\nhello"}},
 	{name: "two lengths in one line", send: post("Content-Length: 5, 5\r\n", "hello"), want: "400", closes: true},
@@ -158,7 +158,7 @@ var framing = []hostileRow{
 	{name: "CR in a header", send: post("X-Cr: a\rb\r\n", ""), want: "400", closes: true},
 	{name: "a header without a colon", send: post("nonsense\r\n", ""), want: "400", closes: true},
 	{name: "Connection names Host", send: "GET / HTTP/1.1\r\nHost: " + alphaHost + "\r\nConnection: Host, X-Mine\r\nX-Mine: 1\r\n\r\n", want: "200 hostalpha", has: []string{"Host: " + alphaHost}, hasNot: []string{"X-Mine"}},
-	{name: "two requests in one go", send: request(alphaHost) + request(bravoHost), want: "200 hostalpha, 200 hostbravo", hasNot: []string{alphaHost}},
+	{name: "two requests in one go", send: rawGet(alphaHost) + rawGet(bravoHost), want: "200 hostalpha, 200 hostbravo", hasNot: []string{alphaHost}},
 	{name: "20 KB of headers", send: "GET / HTTP/1.1\r\nHost: " + alphaHost + "\r\nX-Long: " + strings.Repeat("x", 20_000) + "\r\n\r\n", want: "200 hostalpha", has: []string{strings.Repeat("x", 20_000)}},
 	{name: "1.2 MB of headers", send: "GET / HTTP/1.1\r\nHost: " + alphaHost + "\r\nX-Long: " + strings.Repeat("x", 1_200_000) + "\r\n\r\n", want: "431", closes: true},
 }
@@ -174,10 +174,10 @@ func TestHostsAsStrangersTypeThem(t *testing.T) {
 	// A dot at its end does not make it another name, so it is the same
 	// instance: where the sites let it come this far, see below.
 	withDots := []hostileRow{
-		{name: "a dot at the end", send: request(alphaHost + "."), want: "200 hostalpha"},
-		{name: "a dot at the end, and a port", send: request(alphaHost + ".:443"), want: "200 hostalpha"},
-		{name: "two dots at the end", send: request(alphaHost + ".."), want: "404"},
-		{name: "dots alone", send: request("..."), want: "400"},
+		{name: "a dot at the end", send: rawGet(alphaHost + "."), want: "200 hostalpha"},
+		{name: "a dot at the end, and a port", send: rawGet(alphaHost + ".:443"), want: "200 hostalpha"},
+		{name: "two dots at the end", send: rawGet(alphaHost + ".."), want: "404"},
+		{name: "dots alone", send: rawGet("..."), want: "400"},
 	}
 	rows := slices.Concat(toInstances, withDots, toNobody, refused, framing)
 	t.Run("plain", func(t *testing.T) { c.replayAll(t, "", rows) })
@@ -308,31 +308,31 @@ type authorityRow struct {
 	hasNot []string
 }
 
-func authority(host string) []header { return []header{{":authority", host}} }
+func authorityHeader(host string) []header { return []header{{":authority", host}} }
 
 var authorities = []authorityRow{
-	{name: "as it is", fields: authority(alphaHost), want: "200 hostalpha"},
-	{name: "another instance's than the handshake's", fields: authority(bravoHost), want: "200 hostbravo"},
-	{name: "upper case", fields: authority(strings.ToUpper(alphaHost)), want: "200 hostalpha"},
-	{name: "a port", fields: authority(alphaHost + ":8443"), want: "200 hostalpha"},
-	{name: "a dot at the end", fields: authority(alphaHost + "."), want: "200 hostalpha"},
-	{name: "a bad port", fields: authority(alphaHost + ":99999999"), want: "404"},
+	{name: "as it is", fields: authorityHeader(alphaHost), want: "200 hostalpha"},
+	{name: "another instance's than the handshake's", fields: authorityHeader(bravoHost), want: "200 hostbravo"},
+	{name: "upper case", fields: authorityHeader(strings.ToUpper(alphaHost)), want: "200 hostalpha"},
+	{name: "a port", fields: authorityHeader(alphaHost + ":8443"), want: "200 hostalpha"},
+	{name: "a dot at the end", fields: authorityHeader(alphaHost + "."), want: "200 hostalpha"},
+	{name: "a bad port", fields: authorityHeader(alphaHost + ":99999999"), want: "404"},
 	{name: "Host in its place", fields: []header{{"host", bravoHost}}, want: "200 hostbravo"},
 	{name: "another one than Host", fields: []header{{":authority", bravoHost}, {"host", alphaHost}}, want: "RST_STREAM PROTOCOL_ERROR"},
 	{name: "unknown, Host an instance's", fields: []header{{":authority", "unknownhost." + domain}, {"host", alphaHost}}, want: "RST_STREAM PROTOCOL_ERROR"},
-	{name: "empty label", fields: authority("." + domain), want: "404"},
-	{name: "star", fields: authority("*." + domain), want: "404"},
-	{name: "5 000-byte label", fields: authority(strings.Repeat("a", 5000) + "." + domain), want: "404"},
-	{name: "20 000-byte label", fields: authority(strings.Repeat("a", 20_000) + "." + domain), want: "GOAWAY COMPRESSION_ERROR"},
-	{name: "IPv6", fields: authority("[::1]"), want: "404"},
+	{name: "empty label", fields: authorityHeader("." + domain), want: "404"},
+	{name: "star", fields: authorityHeader("*." + domain), want: "404"},
+	{name: "5 000-byte label", fields: authorityHeader(strings.Repeat("a", 5000) + "." + domain), want: "404"},
+	{name: "20 000-byte label", fields: authorityHeader(strings.Repeat("a", 20_000) + "." + domain), want: "GOAWAY COMPRESSION_ERROR"},
+	{name: "IPv6", fields: authorityHeader("[::1]"), want: "404"},
 	{name: "none", want: "404"},
 	{name: "twice", fields: []header{{":authority", alphaHost}, {":authority", bravoHost}}, want: "RST_STREAM PROTOCOL_ERROR"},
 	{name: "after another field", fields: []header{{"x-one", "1"}, {":authority", alphaHost}}, want: "RST_STREAM PROTOCOL_ERROR"},
-	{name: "UTF-8", fields: authority("h\u00f6stalpha." + domain), want: "RST_STREAM PROTOCOL_ERROR"},
-	{name: "a user", fields: authority("user@" + alphaHost), want: "RST_STREAM PROTOCOL_ERROR"},
-	{name: "a slash", fields: authority(alphaHost + "/x"), want: "RST_STREAM PROTOCOL_ERROR"},
-	{name: "a space", fields: authority(" " + alphaHost), want: "RST_STREAM PROTOCOL_ERROR"},
-	{name: "lines", fields: authority(alphaHost + "\r\nX-Smuggled: 1"), want: "RST_STREAM PROTOCOL_ERROR"},
+	{name: "UTF-8", fields: authorityHeader("h\u00f6stalpha." + domain), want: "RST_STREAM PROTOCOL_ERROR"},
+	{name: "a user", fields: authorityHeader("user@" + alphaHost), want: "RST_STREAM PROTOCOL_ERROR"},
+	{name: "a slash", fields: authorityHeader(alphaHost + "/x"), want: "RST_STREAM PROTOCOL_ERROR"},
+	{name: "a space", fields: authorityHeader(" " + alphaHost), want: "RST_STREAM PROTOCOL_ERROR"},
+	{name: "lines", fields: authorityHeader(alphaHost + "\r\nX-Smuggled: 1"), want: "RST_STREAM PROTOCOL_ERROR"},
 	{name: "an upgrade of HTTP/1", fields: []header{{":authority", alphaHost}, {"connection", "upgrade"}}, want: "400"},
 	{name: "an encoding of HTTP/1", fields: []header{{":authority", alphaHost}, {"transfer-encoding", "chunked"}}, want: "400"},
 	{name: "a length without a body", fields: []header{{":authority", alphaHost}, {"content-length", "5"}}, want: "200 hostalpha", hasNot: []string{"Content-Length"}},
@@ -349,7 +349,7 @@ func (c *caddyServer) testAuthorities(t *testing.T) {
 				t.Errorf("%s: the instance received %q in\n%s", row.name, part, answer.body)
 			}
 		}
-		if got := c.askHTTP2(t, alphaHost, authority(alphaHost)).summary(); got != "200 hostalpha" {
+		if got := c.askHTTP2(t, alphaHost, authorityHeader(alphaHost)).summary(); got != "200 hostalpha" {
 			t.Fatalf("%s: afterwards another visitor got %s", row.name, got)
 		}
 	}

@@ -2,6 +2,7 @@ package request
 
 import (
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -23,10 +24,14 @@ func TestAMillionHostsLeadToTheirOwnInstance(t *testing.T) {
 		table[p] = true
 	}
 	resolve := func(host string) string {
-		if prefix, ok := Prefix(host, domain); ok && table[prefix] {
-			return prefix
+		target, ok := Host(host, domain)
+		switch {
+		case !ok || !table[target.Prefix]:
+			return ""
+		case target.Port != 0:
+			return strconv.Itoa(target.Port) + "-" + target.Prefix
 		}
-		return ""
+		return target.Prefix
 	}
 
 	for seed := range uint64(4) {
@@ -69,9 +74,17 @@ func ownerOf(host string, spellings []spelling) string {
 	if at := strings.LastIndexByte(host, ':'); at >= 0 && isPort(host[at+1:]) {
 		name = host[:at]
 	}
+	if len(host) > 300 {
+		return ""
+	}
 	for _, s := range spellings {
-		if len(host) <= 300 && sameASCII(name, s.name) {
-			return s.prefix
+		port, isOne := "", sameASCII(name, s.name)
+		if before := len(name) - len(s.name) - 1; before > 0 && name[before] == '-' {
+			port = name[:before+1]
+			isOne = isPort(name[:before]) && name[0] != '0' && sameASCII(name[before+1:], s.name)
+		}
+		if isOne {
+			return port + s.prefix
 		}
 	}
 	return ""
