@@ -3,10 +3,12 @@ package caddymodule
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/aie-sandbox/caddy-sandbox/caddymodule/devserver"
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
 
@@ -64,6 +66,13 @@ type App struct {
 	// `dashboard`, `webmaster` and the like).
 	Reserved []string `json:"reserved,omitempty"`
 
+	// The exact origins of the app builder's UI, such as
+	// `https://app.example.com`: pages that may call into instances from another
+	// site, as a preview in a frame's parent does. Pages of all others are
+	// refused with 403, but for instances of `dev none`. In the Caddyfile this is
+	// `builder_origin`, which may come again. Default: none.
+	BuilderOrigins []string `json:"builder_origins,omitempty"`
+
 	// Values for all templates that do not say otherwise. The variables of
 	// `env` are added to each template's own.
 	Defaults *Template `json:"defaults,omitempty"`
@@ -80,7 +89,9 @@ type App struct {
 	dockerHost string             // Docker, expanded
 	engine     *engine
 	hooks      []*hook
-	sites      []*caddyhttp.Server // servers with our proxy handler; they tell the URL
+	builders   []string                          // BuilderOrigins, as browsers send them
+	origins    atomic.Pointer[devserver.Origins] // complete once the URL is known
+	sites      []*caddyhttp.Server               // servers with our proxy handler; they tell the URL
 }
 
 // CaddyModule returns the Caddy module information.
@@ -101,6 +112,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.settings, err = a.makeSettings(expand); err != nil {
 		return fmt.Errorf("sandbox: %w", err)
 	}
+	if a.builders, err = parseOrigins(expand.all(a.BuilderOrigins)); err != nil {
+		return fmt.Errorf("sandbox: builder_origin: %w", err)
+	}
+	a.useOrigins()
 	a.settings.Log = ctx.Logger()
 	a.dockerHost = expand(a.Docker)
 	dir, err := stateDir(expand(a.StateDir))
@@ -137,6 +152,7 @@ func (a *App) projected(file string) {
 func (a *App) Start() error {
 	if a.settings.URL == "" {
 		a.settings.URL = a.siteURL()
+		a.useOrigins()
 	}
 	return a.engine.attach(a)
 }

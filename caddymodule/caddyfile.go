@@ -33,6 +33,7 @@ func init() {
 //	    docker           <endpoint>
 //	    url              <form>
 //	    reserved         <prefixes...>
+//	    builder_origin   <origin>
 //	    default_template <name>
 //	    defaults {
 //	        # the words of a template
@@ -52,6 +53,9 @@ func init() {
 //	        cpus    <number>
 //	        pids    <number>
 //	        ready   <duration>
+//	        inject  all|env|none
+//	        dev         auto|vite|next|webpack|none
+//	        host_header auto|preserve|localhost
 //	    }
 //	    reload_hook {
 //	        signal   <name> <pid file>
@@ -63,7 +67,7 @@ func init() {
 //	    }
 //	}
 //
-// The words template and reload_hook may come again; a hook has one of signal,
+// The words builder_origin, template and reload_hook may come again; a hook has one of signal,
 // command and post.
 func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 	d.Next() // the option's name
@@ -86,6 +90,7 @@ func (a *App) words() words {
 		"docker":           textWord(&a.Docker),
 		"url":              textWord(&a.URL),
 		"reserved":         listWord(&a.Reserved),
+		"builder_origin":   repeated(&a.BuilderOrigins),
 		"default_template": textWord(&a.DefaultTemplate),
 		"defaults":         {parse: a.parseDefaults},
 		"template":         {parse: a.parseTemplate, repeatable: true},
@@ -127,6 +132,10 @@ func (t *Template) words() words {
 		"cpus":    numberWord(&t.CPUs),
 		"pids":    intWord(&t.Pids),
 		"ready":   durationWord(&t.Ready),
+		"inject":  textWord(&t.Inject),
+
+		"dev":         textWord(&t.Dev),
+		"host_header": textWord(&t.HostHeader),
 	}
 }
 
@@ -164,13 +173,7 @@ func (h *ReloadHook) parseSignal(d *caddyfile.Dispenser) error {
 func parseSiteAPI(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	h.Next() // the directive's name
 	s := new(SiteAPI)
-	token := word{repeatable: true, parse: func(d *caddyfile.Dispenser) error {
-		var one string
-		err := textWord(&one).parse(d)
-		s.Tokens = append(s.Tokens, one)
-		return err
-	}}
-	if err := parseBlock(h.Dispenser, words{"token": token}); err != nil {
+	if err := parseBlock(h.Dispenser, words{"token": repeated(&s.Tokens)}); err != nil {
 		return nil, err
 	}
 	return s, nil

@@ -19,6 +19,7 @@ const (
 	bodyTooLarge     instance.Kind = "body too large"
 	noRoute          instance.Kind = "no route"
 	unauthorized     instance.Kind = "unauthorized"
+	foreignOrigin    instance.Kind = "foreign origin"
 )
 
 // failure is how the API tells of one kind of error. Codes are for ever: a
@@ -53,6 +54,7 @@ var failures = map[instance.Kind]failure{
 	instance.StateFailed:  {1201, http.StatusInternalServerError},
 	instance.DiskFull:     {1201, http.StatusInsufficientStorage},
 	unauthorized:          {1301, http.StatusUnauthorized},
+	foreignOrigin:         {1304, http.StatusForbidden},
 }
 
 // errNotServing is the answer while no configuration with the sandbox app is

@@ -44,6 +44,7 @@ var (
 	timeoutPage  = pageText{Title: "No answer", Text: "The dev server of this sandbox did not answer in time."}
 	silentPage   = pageText{Title: "No answer yet", Text: "This sandbox runs, but its dev server does not answer yet. The page loads again by itself.", Refresh: 2}
 	noRoutesPage = pageText{Title: "Not ready", Text: "This proxy does not know its sandboxes yet. The page loads again by itself.", Refresh: 2}
+	foreignPage  = pageText{Title: "Not from here", Text: "A page of another site sent you here, which this sandbox does not take. Open its address yourself."}
 	startingPage = pageText{Title: "Starting", Text: "This sandbox is starting. The page loads again by itself.", Refresh: 2}
 )
 
@@ -62,6 +63,8 @@ func pageFor(e *instance.Error) (pageText, bool) {
 	switch e.Kind {
 	case instance.NotFound:
 		return unknownPage, true
+	case foreignOrigin:
+		return foreignPage, true
 	case instance.Timeout:
 		return timeoutPage, true
 	case instance.NotOpen:

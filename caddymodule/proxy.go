@@ -28,7 +28,8 @@ const leaseVar = "sandbox.lease"
 // Caddyfile directive `sandbox_proxy` makes it.
 //
 // It answers for instances that cannot be served: 404 for unknown hosts, and
-// 503 with Retry-After for those that do not run; with a small page to
+// 503 with Retry-After for those that do not run; and 403 to pages of other
+// sites, whose Origin is neither the instance's nor a `builder_origin`; with a small page to
 // browsers that navigate, else in the form of the API. Errors of the proxy
 // behind it, as when the dev server is gone, are answered alike. What the dev
 // server answers is never changed.
@@ -78,6 +79,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return nil
 	}
 	defer lease.Release()
+	if err := h.checkOrigin(r, lease); err != nil {
+		refuse(w, r, err, h.app.settings.Log)
+		return nil
+	}
 	caddyhttp.SetVar(r.Context(), leaseVar, lease)
 	err = next.ServeHTTP(w, r)
 	if failed, ok := explainFailure(r, prefix, err, h.get, h.app.settings.Log); ok {

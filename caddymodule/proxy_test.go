@@ -248,10 +248,18 @@ func TestPlaceholders(t *testing.T) {
 // dialWebSocket opens an echoing WebSocket to an instance.
 func (s *server) dialWebSocket(t *testing.T, prefix string) *websocket.Conn {
 	t.Helper()
-	url := fmt.Sprintf("ws://%s:%d/ws", hostOf(prefix), s.sitePort)
-	config, err := websocket.NewConfig(url, "http://"+hostOf(prefix))
+	return s.dialWebSocketAt(t, prefix, "/ws", "")
+}
+
+func (s *server) dialWebSocketAt(t *testing.T, prefix, path, protocol string) *websocket.Conn {
+	t.Helper()
+	url := fmt.Sprintf("ws://%s:%d%s", hostOf(prefix), s.sitePort, path)
+	config, err := websocket.NewConfig(url, fmt.Sprintf("http://%s:%d", hostOf(prefix), s.sitePort))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if protocol != "" {
+		config.Protocol = []string{protocol}
 	}
 	conn, err := net.Dial("tcp", s.site())
 	if err != nil {

@@ -32,6 +32,7 @@ func TestDefaults(t *testing.T) {
 		Templates: map[string]instance.Template{"vite": {
 			Image: "demo", Pull: "missing", Port: 5174, Env: map[string]string{},
 			Memory: 512 << 20, CPUs: 1, Pids: 512, Ready: time.Minute,
+			Mode: instance.Mode{Dev: "auto", HostHeader: "auto"}, Inject: "all",
 		}},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -47,6 +48,7 @@ func TestTemplatesTakeWhatTheyLackFromDefaults(t *testing.T) {
 			Image: "{env.SANDBOX_TEST_IMAGE}", Pull: "never", ContainerPort: 80, Command: []string{"run", "{unknown}"},
 			Env: map[string]string{"A": "1", "B": "1"}, WorkDir: "/work", User: "1000",
 			Memory: 1 << 30, CPUs: 2, Pids: 99, Ready: caddy.Duration(time.Second),
+			Dev: "vite", HostHeader: "preserve", Inject: "none",
 		},
 		Templates: map[string]*Template{
 			"none": nil,
@@ -54,6 +56,7 @@ func TestTemplatesTakeWhatTheyLackFromDefaults(t *testing.T) {
 				Image: "own", Pull: "always", ContainerPort: 8080, Command: []string{"own"},
 				Env: map[string]string{"B": "2"}, WorkDir: "/own", User: "0",
 				Memory: 2 << 30, CPUs: 0.5, Pids: 11, Ready: caddy.Duration(time.Hour),
+				Dev: "next", HostHeader: "localhost", Inject: "env",
 			},
 		},
 	}
@@ -67,11 +70,13 @@ func TestTemplatesTakeWhatTheyLackFromDefaults(t *testing.T) {
 			Image: "from-env", Pull: "never", Port: 80, Command: []string{"run", "{unknown}"},
 			Env: map[string]string{"A": "1", "B": "1"}, WorkDir: "/work", User: "1000",
 			Memory: 1 << 30, CPUs: 2, Pids: 99, Ready: time.Second,
+			Mode: instance.Mode{Dev: "vite", HostHeader: "preserve"}, Inject: "none",
 		},
 		"all": {
 			Image: "own", Pull: "always", Port: 8080, Command: []string{"own"},
 			Env: map[string]string{"A": "1", "B": "2"}, WorkDir: "/own", User: "0",
 			Memory: 2 << 30, CPUs: 0.5, Pids: 11, Ready: time.Hour,
+			Mode: instance.Mode{Dev: "next", HostHeader: "localhost"}, Inject: "env",
 		},
 	}
 	if !reflect.DeepEqual(s.Templates, want) {
@@ -116,6 +121,9 @@ func TestBadConfigurationsAreExplained(t *testing.T) {
 		"negative port":        {func(a *App) { a.Templates["vite"].ContainerPort = -1 }, "port: -1 is not"},
 		"relative workdir":     {func(a *App) { a.Templates["vite"].WorkDir = "app" }, "workdir: \"app\" is not an absolute path"},
 		"memory":               {func(a *App) { a.Templates["vite"].Memory = 1 << 20 }, "memory: 1048576 bytes"},
+		"dev":                  {func(a *App) { a.Templates["vite"].Dev = "angular" }, "dev: \"angular\" is not auto, vite"},
+		"host header":          {func(a *App) { a.Templates["vite"].HostHeader = "example.com" }, "host_header: \"example.com\" is not auto"},
+		"inject":               {func(a *App) { a.Templates["vite"].Inject = "some" }, "inject: \"some\" is not all, env or none"},
 		"cpus":                 {func(a *App) { a.Templates["vite"].CPUs = -1 }, "cpus: -1"},
 		"pids":                 {func(a *App) { a.Templates["vite"].Pids = -1 }, "pids: -1"},
 		"ready":                {func(a *App) { a.Templates["vite"].Ready = -1 }, "ready: -1ns is negative"},

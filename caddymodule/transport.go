@@ -40,6 +40,11 @@ const (
 // closed when the container ends, with what goes on in it: idle connections
 // as well as open WebSockets.
 //
+// It puts requests to dev servers in the way that these take them, as the words
+// `dev` and `host_header` of templates say, or as a refusal has shown; and puts
+// back in responses what that changes. The handler `sandbox` has to come before
+// it for that: it refuses the pages of other sites, as dev servers do.
+//
 // It needs the upstreams to come from the source `sandbox`.
 type Transport struct {
 	// How long a connection may take to be made. Default: `1s`.
@@ -107,7 +112,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	// A dial may outlast this request, so what it needs is not in Caddy's
 	// variables, which others write.
 	ctx := context.WithValue(r.Context(), targetKey{}, target{endpoint, dial.Address})
-	res, err := t.pool.RoundTrip(r.WithContext(ctx))
+	res, err := t.persuade(r.WithContext(ctx), endpoint.Port)
 	if err == nil {
 		asWebSocket(res)
 	}

@@ -45,6 +45,7 @@ var (
 	_ instance.Runtime    = (*Client)(nil)
 	_ instance.Projecting = (*Client)(nil)
 	_ instance.Pulling    = (*Client)(nil)
+	_ instance.Imaging    = (*Client)(nil)
 	_ instance.Adopting   = (*Client)(nil)
 )
 

@@ -159,12 +159,19 @@ func (m *Manager) build(ctx context.Context, e *entry, op *operation, rec *Recor
 	if err := m.pull(ctx, rec.Spec); err != nil {
 		return err
 	}
+	if err := m.addPreload(ctx, rec); err != nil {
+		return err
+	}
 	err := m.gate.do(ctx, func() error { return m.launch(ctx, rec, fixed) })
 	op.quit()
 	if err != nil {
 		return err
 	}
-	return m.complete(ctx, e, op, rec)
+	err = m.complete(ctx, e, op, rec)
+	if isBadOption(err) && rec.hasPreload() {
+		return m.buildWithoutPreload(ctx, e, op, rec, fixed)
+	}
+	return err
 }
 
 // complete takes rec from a container that was started to running.
@@ -273,7 +280,7 @@ func (m *Manager) recordStart(ctx context.Context, e *entry, op *operation, rec 
 			return err
 		}
 	}
-	close(op.started)
+	op.markStarted()
 	return nil
 }
 

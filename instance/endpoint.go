@@ -15,6 +15,7 @@ type Endpoint struct {
 	ContainerID string
 	Direct      netip.AddrPort // the container's own address; invalid where the host does not reach it
 	Published   netip.AddrPort // 127.0.0.1 and the host port
+	Port        int            // where the dev server listens inside the container
 
 	key   string
 	mu    sync.Mutex
@@ -28,6 +29,7 @@ func newEndpoint(r *Record) *Endpoint {
 		ContainerID: r.ContainerID,
 		Direct:      direct,
 		Published:   published(r.Port),
+		Port:        r.ContainerPort,
 		key:         r.ContainerID + "." + strconv.FormatInt(startTime(r).UnixMilli(), 36),
 		conns:       map[io.Closer]struct{}{},
 	}

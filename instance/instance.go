@@ -50,6 +50,8 @@ type Instance struct {
 	ContainerPort int               `json:"container_port"`
 	Labels        map[string]string `json:"labels"`
 	Reason        string            `json:"reason"`
+	Dev           Dev               `json:"dev"`
+	HostHeader    HostHeader        `json:"host_header"`
 	Generation    int               `json:"generation"`
 	CreatedAt     time.Time         `json:"created_at"`
 	StartedAt     *time.Time        `json:"started_at"`
@@ -105,21 +107,24 @@ type Record struct {
 	StartedAt    *time.Time `json:"started_at,omitempty"`
 	StoppedAt    *time.Time `json:"stopped_at,omitempty"`
 	LastActiveAt *time.Time `json:"last_active_at,omitempty"`
+	// Mode is what a refusal by the dev server has shown; empty: nothing yet.
+	Mode
 	// IdempotencyKey and RequestHash let a retried create find its first answer.
 	IdempotencyKey string `json:"idempotency_key,omitempty"`
 	RequestHash    string `json:"request_hash,omitempty"`
 }
 
-func (r *Record) view(url string) Instance {
+func (r *Record) view(url string, template Mode) Instance {
 	labels := maps.Clone(r.Labels)
 	if labels == nil {
 		labels = map[string]string{}
 	}
+	mode := template.with(r.Mode)
 	return Instance{
 		Prefix: r.Prefix, Port: r.Port, Status: r.Status, Ready: r.Ready, URL: url,
 		Template: r.Template, Image: r.Image, ContainerID: r.ContainerID,
 		ContainerPort: r.ContainerPort, Labels: labels, Reason: r.Reason,
-		Generation: r.Generation, CreatedAt: r.CreatedAt, StartedAt: r.StartedAt,
+		Dev: mode.Dev, HostHeader: mode.HostHeader, Generation: r.Generation, CreatedAt: r.CreatedAt, StartedAt: r.StartedAt,
 		StoppedAt: r.StoppedAt, LastActiveAt: r.LastActiveAt,
 	}
 }

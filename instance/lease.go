@@ -11,8 +11,10 @@ type Lease struct {
 	Port     int
 	Template string
 
-	entry   *entry
-	release sync.Once
+	entry    *entry
+	manager  *Manager
+	template Mode // as configured when the lease was taken
+	release  sync.Once
 }
 
 // Acquire takes a lease on a running, ready instance, without any I/O. Whoever
@@ -29,7 +31,10 @@ func (m *Manager) Acquire(prefix string) (*Lease, error) {
 	}
 	e.leases++
 	e.lastActive = time.Now()
-	return &Lease{Prefix: prefix, Port: e.rec.Port, Template: e.rec.Template, entry: e}, nil
+	return &Lease{
+		Prefix: prefix, Port: e.rec.Port, Template: e.rec.Template,
+		entry: e, manager: m, template: m.settings.Load().Templates[e.rec.Template].Mode,
+	}, nil
 }
 
 // Endpoint returns where the instance can be dialled now; nil when it no

@@ -75,6 +75,8 @@ type entry struct {
 	gone       bool       // no longer in the table
 	leases     int
 	lastActive time.Time
+	learned    Mode   // what a refusal by the dev server has shown
+	learnedAt  string // key of the endpoint at which it did
 }
 
 // New returns a Manager of the state directory dir. It does no I/O: see Open.
@@ -186,7 +188,7 @@ func (m *Manager) head() Head {
 func (m *Manager) fill(loaded state) {
 	m.ports = newPorts(loaded.NextPort)
 	for prefix, r := range loaded.Instances {
-		m.insert(prefix, &entry{rec: r, endpoint: endpointOf(r)})
+		m.insert(prefix, &entry{rec: r, endpoint: endpointOf(r), learned: r.Mode})
 		m.ports.mark(r.Port)
 	}
 }
@@ -373,7 +375,8 @@ func (m *Manager) remove(prefix string) {
 func (m *Manager) view(e *entry) Instance {
 	rec := *e.record()
 	e.stamp(&rec)
-	return rec.view(m.settings.Load().url(rec.Prefix))
+	s := m.settings.Load()
+	return rec.view(s.url(rec.Prefix), s.Templates[rec.Template].Mode)
 }
 
 func (m *Manager) log() *zap.Logger { return m.settings.Load().Log }
@@ -411,13 +414,16 @@ func (e *entry) unroute() {
 	}
 }
 
-// stamp notes in rec when e was last active, and reports whether that is news.
+// stamp notes in rec what requests have shown: when e was last active, and how
+// its dev server takes them. It reports whether that is news.
 func (e *entry) stamp(rec *Record) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	changed := rec.Mode != e.learned
+	rec.Mode = e.learned
 	last := e.lastActive.UTC().Truncate(time.Millisecond)
 	if e.lastActive.IsZero() || rec.LastActiveAt != nil && !last.After(*rec.LastActiveAt) {
-		return false
+		return changed
 	}
 	rec.LastActiveAt = &last
 	return true

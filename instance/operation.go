@@ -46,6 +46,15 @@ func (op *operation) answered() bool {
 	return false
 }
 
+// markStarted tells those who wait for the container to run.
+func (op *operation) markStarted() {
+	select {
+	case <-op.started: // a second container, after one that could not run
+	default:
+		close(op.started)
+	}
+}
+
 type requestIDKey struct{}
 
 // WithRequestID returns ctx with the id that log lines of operations carry.
@@ -73,7 +82,8 @@ func checkWait(wait Wait) error {
 }
 
 // claim gives op the slot of e. If an operation of the same name holds it, and
-// that can be shared, it returns that one; else Busy.
+// that can be shared, it returns that one; a keeping one also, which nobody
+// shares, but which ends in a moment; else Busy.
 func (e *entry) claim(op *operation) (holder *operation, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -85,6 +95,8 @@ func (e *entry) claim(op *operation) (holder *operation, err error) {
 	case e.op == nil:
 		e.op = op
 		return op, nil
+	case e.op.name == keeping:
+		return e.op, nil
 	case e.op.name == op.name && (op.name == "start" || op.name == "stop"):
 		return e.op, nil
 	}

@@ -48,6 +48,14 @@ func (m *Manager) power(ctx context.Context, prefix, name string, wait Wait, do 
 	}
 	op := newOperation(ctx, name, wait)
 	holder, err := e.claim(op)
+	for err == nil && holder.name == keeping {
+		select {
+		case <-holder.done:
+			holder, err = e.claim(op)
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+	}
 	if err != nil {
 		return Instance{}, err
 	}

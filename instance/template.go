@@ -2,7 +2,6 @@ package instance
 
 import (
 	"maps"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -22,6 +21,10 @@ type Template struct {
 	// Ready is how long the dev server may take from the container's start to
 	// its first HTTP answer.
 	Ready time.Duration
+	// Mode is how requests are put to the dev server. It holds for instances
+	// that exist, too.
+	Mode
+	Inject Inject
 }
 
 // Defaults of a template. Memory: Vite with React uses about 160 MiB and dies
@@ -36,17 +39,10 @@ const (
 
 // spec is the container that an instance of t named prefix gets.
 func (t Template) spec(prefix, template string, req CreateRequest, s *Settings) Spec {
-	env := map[string]string{
-		"HOST": "0.0.0.0",
-		"PORT": strconv.Itoa(t.Port),
-		// Vite (6.1 and up) then accepts the public host names. One entry, no
-		// list: older versions take the whole value for one host.
-		"__VITE_ADDITIONAL_SERVER_ALLOWED_HOSTS": "." + s.Domain,
-	}
+	env := t.injected(s.Domain)
 	maps.Copy(env, t.Env)
 	maps.Copy(env, req.Env)
-	env["SANDBOX_PREFIX"] = prefix
-	env["SANDBOX_URL"] = s.url(prefix)
+	maps.Copy(env, t.identity(prefix, s))
 	return Spec{
 		Prefix: prefix, Template: template, Generation: 1,
 		Image: t.Image, Pull: t.Pull, ContainerPort: t.Port,

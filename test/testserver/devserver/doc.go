@@ -8,6 +8,9 @@
 //	silent    listens and accepts, and never answers
 //	exit      writes [ExitLines] to stderr and ends with TEST_EXIT_CODE, 3 unless given
 //	slow      listens only after TEST_DELAY (like 3s; the default), then as hello
+//	vite      as hello, but refuses foreign hosts as Vite 5 does
+//	webpack   as hello, but refuses foreign hosts and origins as webpack-dev-server 5 does
+//	next      as hello, but refuses foreign origins as Next.js 16 does
 //	stubborn  as hello, but does not end on SIGTERM
 //	oom       takes memory until it is killed
 //
@@ -20,8 +23,12 @@
 //	GET  /headers       the request as it arrived: {"host":…,"uri":…,"headers":{…}}
 //	POST /echo          the body, streamed back while it comes
 //	GET  /sse           an event every 100 ms, numbered from 1
-//	GET  /ws            a WebSocket that echoes; it accepts the first subprotocol offered
+//	GET  /ws            a WebSocket that echoes; it accepts the first subprotocol offered;
+//	                    /_next/hmr and /_next/webpack-hmr as well
 //	GET  /status/{code} an answer of that status, 200 to 599
+//	GET  /seen          the requests before, refused ones too, as a list of [Seen]
+//	GET  /redirect      302 to /there at the URL that the server believes it has, with a
+//	                    cookie for its own host; /there is as /
 //	GET  /slow?ms=N     an answer after N milliseconds
 //	GET  /exit?code=N   ends the process with that code, after the answer
 //

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -18,8 +19,12 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /headers", headers)
 	mux.HandleFunc("POST /echo", echo)
 	mux.HandleFunc("GET /sse", events)
-	mux.HandleFunc("GET /ws", webSocket)
+	for _, path := range []string{"/ws", "/_next/hmr", "/_next/webpack-hmr"} {
+		mux.HandleFunc("GET "+path, webSocket)
+	}
 	mux.HandleFunc("GET /status/{code}", status)
+	mux.HandleFunc("GET /seen", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, s.seen.all()) })
+	mux.HandleFunc("GET /redirect", redirect)
 	mux.HandleFunc("GET /slow", slow)
 	mux.HandleFunc("GET /exit", s.exitOnRequest)
 	return mux
@@ -84,6 +89,13 @@ func status(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.WriteHeader(code)
+}
+
+func redirect(w http.ResponseWriter, r *http.Request) {
+	host, _, _ := strings.Cut(r.Host, ":")
+	w.Header().Set("Location", "http://"+r.Host+"/there")
+	w.Header().Set("Set-Cookie", "from=here; Path=/; Domain="+host+"; HttpOnly")
+	w.WriteHeader(http.StatusFound)
 }
 
 func slow(w http.ResponseWriter, r *http.Request) {

@@ -35,6 +35,7 @@ type Server struct {
 	Stderr io.Writer
 
 	exit chan int // from GET /exit
+	seen requestLog
 }
 
 // Process is what the server says of itself at /process.
@@ -55,7 +56,7 @@ func (s *Server) Run(ctx context.Context, term <-chan struct{}) (code int) {
 	s.exit = make(chan int, 1)
 	serve := s.serveHTTP
 	switch mode := cmp.Or(s.Env["TEST_MODE"], "hello"); mode {
-	case "hello":
+	case "hello", "vite", "webpack", "next":
 	case "silent":
 		serve = serveNothing
 	case "exit":
@@ -120,7 +121,7 @@ func (s *Server) fail(err error) int {
 func (s *Server) serveHTTP(listener net.Listener) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	server := &http.Server{
-		Handler:     s.handler(),
+		Handler:     s.seen.record(refusing(s.Env["TEST_MODE"], s.handler())),
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		// No time limit for whole requests: some are streams.
 		ReadHeaderTimeout: 10 * time.Second,

@@ -1,0 +1,134 @@
+package instance
+
+import (
+	"errors"
+
+	"go.uber.org/zap"
+)
+
+// Dev is a family of dev servers, by what they demand of a proxy.
+type Dev string
+
+// The families. Auto: nobody said, and no refusal has shown it yet. None: not
+// a dev server, so nothing is done for it.
+const (
+	DevAuto    Dev = "auto"
+	DevVite    Dev = "vite"
+	DevNext    Dev = "next"
+	DevWebpack Dev = "webpack"
+	DevNone    Dev = "none"
+)
+
+// Devs lists all of them.
+var Devs = []Dev{DevAuto, DevVite, DevNext, DevWebpack, DevNone}
+
+// HostHeader is the Host that a dev server gets.
+type HostHeader string
+
+// The values. Auto is for templates alone: what an instance gets is always one
+// of the others.
+const (
+	HostAuto      HostHeader = "auto"
+	HostPreserve  HostHeader = "preserve"  // the client's
+	HostLocalhost HostHeader = "localhost" // localhost and the container port
+)
+
+// HostHeaders lists all of them.
+var HostHeaders = []HostHeader{HostAuto, HostPreserve, HostLocalhost}
+
+// Mode is how requests are put to a dev server so that it takes them. Empty
+// fields mean auto.
+type Mode struct {
+	Dev        Dev        `json:"dev,omitempty"`
+	HostHeader HostHeader `json:"host_header,omitempty"`
+}
+
+// with is what holds for an instance whose template says m, and whose dev
+// server has shown learned by a refusal. What a template says is never
+// overruled.
+func (m Mode) with(learned Mode) Mode {
+	if m.Dev == "" || m.Dev == DevAuto {
+		m.Dev = DevAuto
+		if learned.Dev != "" {
+			m.Dev = learned.Dev
+		}
+	}
+	if m.HostHeader != "" && m.HostHeader != HostAuto {
+		return m
+	}
+	m.HostHeader = HostPreserve
+	switch {
+	case m.Dev == DevNone:
+	case learned.HostHeader != "":
+		m.HostHeader = learned.HostHeader
+	case m.Dev == DevVite || m.Dev == DevWebpack:
+		m.HostHeader = HostLocalhost // what every version of these takes
+	}
+	return m
+}
+
+// Mode is how requests are put to the instance now. It changes when a refusal
+// shows that it was wrong: see [Lease.Learn].
+func (l *Lease) Mode() Mode {
+	l.entry.mu.Lock()
+	defer l.entry.mu.Unlock()
+	return l.template.with(l.entry.learned)
+}
+
+// Learn takes over what a refusal by the dev server showed, unless the
+// template says otherwise. It holds for later requests at once, and is made
+// durable in the background. A dev server can change its mind once for each
+// start of its container, so that none keeps us writing.
+func (l *Lease) Learn(shown Mode) {
+	e := l.entry
+	e.mu.Lock()
+	known := l.template.with(e.learned)
+	news := !e.gone && e.endpoint != nil && e.endpoint.key != e.learnedAt && l.template.with(shown) != known
+	if news {
+		e.learned, e.learnedAt = shown, e.endpoint.key
+	}
+	e.mu.Unlock()
+	if !news {
+		return
+	}
+	m := l.manager
+	m.log().Info("the dev server refused a request: requests are put to it in another way from now on",
+		zap.String("prefix", l.Prefix), zap.String("dev", string(shown.Dev)), zap.String("host_header", string(shown.HostHeader)))
+	m.begin(func() {
+		if err := m.keep(e); err != nil {
+			m.log().Warn("writing what a dev server takes; the next change of its instance does it",
+				zap.String("prefix", l.Prefix), zap.Error(err))
+		}
+	})
+}
+
+// keeping names the operation that writes what a dev server takes.
+const keeping = "keep"
+
+// keep saves e's record with what is news in it. It waits for its turn: what an
+// operation in progress writes last may have been made before the news.
+func (m *Manager) keep(e *entry) error {
+	op := newOperation(m.ctx, keeping, WaitReady)
+	for {
+		e.mu.Lock()
+		holder, gone := e.op, e.gone || e.rec.Status == Deleting
+		if holder == nil && !gone {
+			e.op = op
+		}
+		e.mu.Unlock()
+		switch {
+		case gone:
+			return nil
+		case holder == nil:
+			rec := *e.record()
+			err := m.save(e, &rec)
+			m.finish(e, op, err)
+			return err
+		}
+		select {
+		case <-holder.done:
+		case <-m.ctx.Done():
+			return errors.Join(errClosing(), m.ctx.Err())
+		}
+	}
+}
