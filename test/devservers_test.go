@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -137,6 +138,32 @@ func TestDevServersWorkUntouched(t *testing.T) {
 			v.persist(t, func(spoiled func() bool) error { return v.all(t, spoiled) })
 		})
 	}
+}
+
+// TestAnOldViteIsAskedTwiceOnce: Vite 5 has no variable that would make it take
+// a public host.
+func TestAnOldViteIsAskedTwiceOnce(t *testing.T) {
+	c := startDevServerCaddy(t, devServerNamed("vite5"))
+	made := c.api.create(t, createRequest{Env: map[string]string{"DEBUG": "vite:time"}}) // it then logs each request
+	if made.Dev != "auto" || made.HostHeader != "preserve" {
+		t.Errorf("before the first request: dev %s, host_header %s", made.Dev, made.HostHeader)
+	}
+	c.visitor.mustGet(t, made.URL+"/?first")
+	c.visitor.mustGet(t, made.URL+"/?second")
+	eventually(t, 10*time.Second, func() error {
+		log := containerLog(t, made.ContainerID)
+		if first, second := strings.Count(log, "/?first"), strings.Count(log, "/?second"); first != 2 || second != 1 {
+			return fmt.Errorf("Vite saw the first request %d times and the second %d times, want 2 and 1:\n%s", first, second, log)
+		}
+		return nil
+	})
+	if now := c.api.get(t, made.Prefix); now.Dev != "vite" || now.HostHeader != "localhost" {
+		t.Errorf("after it: dev %s, host_header %s", now.Dev, now.HostHeader)
+	}
+}
+
+func devServerNamed(name string) devServer {
+	return devServers[slices.IndexFunc(devServers, func(s devServer) bool { return s.name == name })]
 }
 
 // visit is what a developer does with the page of an instance.
