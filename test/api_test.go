@@ -43,6 +43,8 @@ type instanceView struct {
 	ContainerPort int               `json:"container_port"`
 	Labels        map[string]string `json:"labels"`
 	Reason        string            `json:"reason"`
+	Dev           string            `json:"dev"`
+	HostHeader    string            `json:"host_header"`
 	Generation    int               `json:"generation"`
 	CreatedAt     time.Time         `json:"created_at"`
 	StartedAt     *time.Time        `json:"started_at"`
