@@ -93,6 +93,7 @@ func (t *Transport) persuade(r *http.Request, port int) (*http.Response, error) 
 	if !ok { // nobody has looked at the Origin
 		return t.pool.RoundTrip(r)
 	}
+	port = cmp.Or(lease.ContainerPort, port)
 	vouched, _ := caddyhttp.GetVar(r.Context(), vouchedVar).(bool)
 	disguised, mask := devserver.Disguise(r, lease.Mode(), port, vouched)
 	res, err := t.sendAs(disguised, mask, r)

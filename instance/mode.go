@@ -102,13 +102,11 @@ func (l *Lease) Learn(shown Mode) {
 	})
 }
 
-// keeping names the operation that writes what a dev server takes.
-const keeping = "keep"
-
 // keep saves e's record with what is news in it. It waits for its turn: what an
 // operation in progress writes last may have been made before the news.
 func (m *Manager) keep(e *entry) error {
-	op := newOperation(m.ctx, keeping, WaitReady)
+	op := newOperation(m.ctx, "keep", WaitReady)
+	op.brief.Store(true)
 	for {
 		e.mu.Lock()
 		holder, gone := e.op, e.gone || e.rec.Status == Deleting

@@ -19,7 +19,7 @@ var (
 // lease takes one that the test gives back.
 func (b *bench) lease(prefix string) *instance.Lease {
 	b.Helper()
-	l, err := b.manager.Acquire(prefix)
+	l, err := b.manager.Acquire(prefix, 0)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -27,7 +27,8 @@ const defaultDeadline = 30 * time.Second
 
 // Engine is a container engine in memory. Its containers run package
 // devserver, in the mode that TEST_MODE in their environment names, on
-// 127.0.0.1 and their host port; they have no address of their own. They
+// 127.0.0.1 and their host port; they have an address of their own only after
+// [Engine.GiveAddresses]. They
 // survive the runtimes that made them, so a test restarts a manager by asking
 // for another [Engine.Runtime] of the same owner. Safe for concurrent use.
 //
@@ -44,6 +45,7 @@ type Engine struct {
 	loss       Hook
 	deadline   time.Duration
 	dropEvents bool
+	addresses  bool // see GiveAddresses
 	lastPID    int
 }
 
@@ -129,6 +131,15 @@ func (e *Engine) DropEvents(drop bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.dropEvents = drop
+}
+
+// GiveAddresses has containers that are started from now on be reached at an
+// address of their own too, as those of a Docker Engine on the same host: one
+// of 127.0.0.0/8, all of which is this host's.
+func (e *Engine) GiveAddresses() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.addresses = true
 }
 
 // Reconnect gives every Watch the zero event that follows a reconnection.
@@ -235,14 +246,17 @@ func (e *Engine) runLocked(c *container, port *published) {
 	alive, kill := context.WithCancel(context.Background())
 	e.lastPID++
 	pid := e.lastPID
-	r := &run{port: port, term: term, kill: kill, ended: make(chan struct{})}
+	r := &run{inside: &inside{port: port}, term: term, kill: kill, ended: make(chan struct{})}
+	if e.addresses {
+		r.inside.address = randomAddress()
+	}
 	c.run, c.started, c.exitCode, c.oomKilled = r, time.Now(), 0, false
 	go func() {
 		defer close(r.ended)
-		exitCode, oomKilled := c.serve(alive, asked, pid, port)
+		exitCode, oomKilled := c.serve(alive, asked, pid, r.inside)
 		term()
 		kill()
-		_ = port.Close()
+		r.inside.close()
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		c.run, c.finished, c.exitCode, c.oomKilled = nil, time.Now(), exitCode, oomKilled

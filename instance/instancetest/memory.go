@@ -15,8 +15,9 @@ type Memory struct {
 }
 
 var (
-	_ instance.Runtime = (*Memory)(nil)
-	_ instance.Imaging = (*Memory)(nil)
+	_ instance.Runtime   = (*Memory)(nil)
+	_ instance.Imaging   = (*Memory)(nil)
+	_ instance.Listening = (*Memory)(nil)
 )
 
 // errNoContainer stands for a missing container until call says which.
@@ -122,6 +123,23 @@ func (m *Memory) Logs(ctx context.Context, ref string, lines int) (last []string
 		return nil
 	})
 	return last, err
+}
+
+// Listening implements instance.Listening.
+func (m *Memory) Listening(ctx context.Context, ref string) (listeners []instance.Listener, err error) {
+	err = m.call(ctx, "Listening", ref, func(context.Context) error {
+		c := m.own(ref)
+		if c == nil {
+			return errNoContainer
+		}
+		r := m.engine.runOf(c)
+		if r == nil {
+			return instance.Errorf(instance.EngineFailed, "container %s does not run", ref)
+		}
+		listeners = r.inside.listening()
+		return nil
+	})
+	return listeners, err
 }
 
 // Watch implements instance.Runtime. Hooks do not see it; see DropEvents.
