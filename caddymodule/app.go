@@ -154,6 +154,9 @@ func (a *App) Start() error {
 		a.settings.URL = a.siteURL()
 		a.useOrigins()
 	}
+	if httpApp, err := a.ctx.AppIfConfigured("http"); err == nil {
+		a.settings.OwnHosts = apiHosts(httpApp.(*caddyhttp.App).Servers)
+	}
 	return a.engine.attach(a)
 }
 

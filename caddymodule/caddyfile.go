@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"encoding/json"
+	"strconv"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -42,6 +43,7 @@ func init() {
 //	        image   <name>
 //	        pull    missing|never|always
 //	        port    <container port>
+//	        ports   <further container ports...>|any
 //	        command <words...>
 //	        env     <name> <value>
 //	        env {
@@ -124,6 +126,7 @@ func (t *Template) words() words {
 		"image":   textWord(&t.Image),
 		"pull":    textWord(&t.Pull),
 		"port":    intWord(&t.ContainerPort),
+		"ports":   {parse: t.parsePorts},
 		"command": listWord(&t.Command),
 		"env":     pairsWord(&t.Env),
 		"workdir": textWord(&t.WorkDir),
@@ -137,6 +140,27 @@ func (t *Template) words() words {
 		"dev":         textWord(&t.Dev),
 		"host_header": textWord(&t.HostHeader),
 	}
+}
+
+// parsePorts reads further container ports. any is a word of its own because in
+// JSON the ports are numbers.
+func (t *Template) parsePorts(d *caddyfile.Dispenser) error {
+	var values []string
+	if err := listWord(&values).parse(d); err != nil {
+		return err
+	}
+	for _, value := range values {
+		if value == "any" {
+			t.AnyPort = true
+			continue
+		}
+		port, err := strconv.Atoi(value)
+		if err != nil {
+			return d.Errf("ports: %q is neither the number of a port nor any", value)
+		}
+		t.ContainerPorts = append(t.ContainerPorts, port)
+	}
+	return nil
 }
 
 func (a *App) parseReloadHook(d *caddyfile.Dispenser) error {

@@ -6,6 +6,7 @@ import (
 	_ "embed"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"html/template"
 	"net/http"
 	"strings"
@@ -22,8 +23,9 @@ var pageStyle string
 var pageTemplate = template.Must(template.New("page").Parse(pageSource))
 
 // The pages carry no script, load nothing and show nothing that the request
-// brought. They may be framed, as the dev servers in whose place they stand
-// are by app builders; there is nothing on them to click.
+// brought, but for the number of a port. They may be framed, as the dev servers
+// in whose place they stand are by app builders; there is nothing on them to
+// click but the way to another port of the same instance.
 var pagePolicy = func() string {
 	hash := sha256.Sum256([]byte(pageStyle))
 	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(hash[:]) +
@@ -36,6 +38,10 @@ type pageText struct {
 	Text  string
 	// Refresh is after how many seconds the page loads again; zero: never.
 	Refresh int
+	// Ports are what listens in the instance instead; Partial tells that there
+	// may be more.
+	Ports   []instance.OpenPort
+	Partial bool
 	Style   template.CSS
 }
 
@@ -73,9 +79,26 @@ func pageFor(e *instance.Error) (pageText, bool) {
 		status, _ := e.Details["status"].(instance.Status)
 		page, ok := statusPages[status]
 		return page, ok
+	case instance.NoSuchPort, instance.PortClosed:
+		return portPage(e), true
 	}
 	return pageText{}, false
 }
+
+// portPage is that for an error about a port. Its message is for visitors too.
+func portPage(e *instance.Error) pageText {
+	page := pageText{Title: fmt.Sprintf("Nothing at port %v", e.Details["port"]), Text: sentence(e.Message)}
+	if e.Kind == instance.PortClosed {
+		page.Text += " The page loads again by itself."
+		page.Refresh = 2
+	}
+	page.Ports, _ = e.Details["listening"].([]instance.OpenPort)
+	complete, told := e.Details["complete"].(bool)
+	page.Partial = told && !complete
+	return page
+}
+
+func sentence(text string) string { return strings.ToUpper(text[:1]) + text[1:] + "." }
 
 // wantsPage tells a person's browser, which navigates, from the rest: scripts,
 // styles, fetches, command line tools.

@@ -53,17 +53,34 @@ func (h *Handler) checkOrigin(r *http.Request, lease *instance.Lease) error {
 		"its own may, and those that the operator names by builder_origin").With("origin", request.Shorten(origin))
 }
 
+// claims are what proxies say of a request, besides the headers that
+// reverse_proxy sets or drops itself.
+var claims = []string{"Forwarded", "X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Scheme", "X-Forwarded-Server", "X-Forwarded-Ssl"}
+
+// dropClaims takes from r what its client claims of itself, unless the operator
+// trusts it as a proxy: a dev server would make URLs of it.
+func dropClaims(r *http.Request) {
+	if trusted(r) {
+		return
+	}
+	for _, name := range claims {
+		delete(r.Header, name)
+	}
+}
+
+func trusted(r *http.Request) bool {
+	is, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
+	return is
+}
+
 // schemeOf is the scheme of the client's connection, to us or to a proxy before
 // us that the operator trusts.
 func schemeOf(r *http.Request) string {
 	if r.TLS != nil {
 		return "https"
 	}
-	if trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool); trusted {
-		values := r.Header["X-Forwarded-Proto"]
-		if len(values) > 0 && strings.EqualFold(values[len(values)-1], "https") {
-			return "https"
-		}
+	if values := r.Header["X-Forwarded-Proto"]; len(values) > 0 && trusted(r) && strings.EqualFold(values[len(values)-1], "https") {
+		return "https"
 	}
 	return "http"
 }
@@ -76,6 +93,7 @@ func (t *Transport) persuade(r *http.Request, port int) (*http.Response, error) 
 	if !ok { // nobody has looked at the Origin
 		return t.pool.RoundTrip(r)
 	}
+	port = cmp.Or(lease.ContainerPort, port)
 	vouched, _ := caddyhttp.GetVar(r.Context(), vouchedVar).(bool)
 	disguised, mask := devserver.Disguise(r, lease.Mode(), port, vouched)
 	res, err := t.sendAs(disguised, mask, r)

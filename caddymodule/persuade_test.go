@@ -271,7 +271,7 @@ func TestAServerCannotMakeUsFlap(t *testing.T) {
 			t.Errorf("status %d", res.StatusCode)
 		}
 	}
-	lease, err := inForce.top().manager().Acquire("flapping")
+	lease, err := inForce.top().manager().Acquire("flapping", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,7 +279,7 @@ func TestAServerCannotMakeUsFlap(t *testing.T) {
 	lease.Learn(instance.Mode{Dev: instance.DevWebpack, HostHeader: instance.HostLocalhost})
 	s.expectMode(t, "flapping", "vite preserve")
 	s.call(t, http.MethodPost, "/api/instances/flapping/restart", "").expect(t, http.StatusOK, 0)
-	lease, err = inForce.top().manager().Acquire("flapping")
+	lease, err = inForce.top().manager().Acquire("flapping", 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
-	"github.com/aie-sandbox/caddy-sandbox/caddymodule/request"
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
 
@@ -22,14 +21,16 @@ func init() {
 // upstream source finds it.
 const leaseVar = "sandbox.lease"
 
-// Handler finds the instance that a request is for, by its host name, and
+// Handler finds the instance that a request is for, by its host name, which is
+// `<prefix>.<domain>`, `<container port>-<prefix>.<domain>` or a custom host, and
 // keeps it awake while the request or its WebSocket lasts. It belongs before a
 // `reverse_proxy` with `dynamic_upstreams` of the source `sandbox`, as the
 // Caddyfile directive `sandbox_proxy` makes it.
 //
-// It answers for instances that cannot be served: 404 for unknown hosts, and
-// 503 with Retry-After for those that do not run; and 403 to pages of other
-// sites, whose Origin is neither the instance's nor a `builder_origin`; with a small page to
+// It answers for instances that cannot be served: 404 for unknown hosts and
+// ports that were not declared, 503 with Retry-After for instances that do not
+// run and for ports that nothing listens on; and 403 to pages of other sites,
+// whose Origin is neither the instance's nor a `builder_origin`; with a small page to
 // browsers that navigate, else in the form of the API. Errors of the proxy
 // behind it, as when the dev server is gone, are answered alike. What the dev
 // server answers is never changed.
@@ -67,15 +68,16 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 // ServeHTTP implements caddyhttp.MiddlewareHandler. It returns when the
 // response is complete, or the upgraded connection closed.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	prefix, ok := request.Prefix(r.Host, h.app.settings.Domain)
+	target, ok := h.app.resolve(r.Host)
+	prefix := target.Prefix
 	setPlaceholders(r, prefix, h.get)
 	if !ok {
 		refuse(w, r, noInstance(), h.app.settings.Log)
 		return nil
 	}
-	lease, err := h.app.manager().Acquire(prefix)
+	lease, err := h.app.manager().Acquire(prefix, target.Port)
 	if err != nil {
-		refuse(w, r, err, h.app.settings.Log)
+		refuse(w, r, h.withOpenPorts(r, prefix, err), h.app.settings.Log)
 		return nil
 	}
 	defer lease.Release()
@@ -83,10 +85,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		refuse(w, r, err, h.app.settings.Log)
 		return nil
 	}
+	dropClaims(r)
 	caddyhttp.SetVar(r.Context(), leaseVar, lease)
 	err = next.ServeHTTP(w, r)
 	if failed, ok := explainFailure(r, prefix, err, h.get, h.app.settings.Log); ok {
-		refuse(w, r, failed, h.app.settings.Log)
+		refuse(w, r, h.explainPort(r, lease, failed), h.app.settings.Log)
 		return nil
 	}
 	return err

@@ -32,7 +32,10 @@ func TestProxyPassesRequestsAsTheyAre(t *testing.T) {
 		Host, URI string
 		Headers   http.Header
 	}
-	res := s.get(t, host, "/headers?a=1&b=%2F", http.Header{"X-Forwarded-For": {"192.0.2.1"}})
+	res := s.get(t, host, "/headers?a=1&b=%2F", http.Header{
+		"X-Forwarded-For": {"192.0.2.1"}, "X-Forwarded-Host": {"evil.example"}, "X-Forwarded-Proto": {"gopher"},
+		"X-Forwarded-Port": {"1"}, "X-Forwarded-Prefix": {"/evil"}, "Forwarded": {"host=evil.example"},
+	})
 	if err := json.Unmarshal([]byte(read(t, res)), &seen); err != nil {
 		t.Fatal(err)
 	}
@@ -41,6 +44,7 @@ func TestProxyPassesRequestsAsTheyAre(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"X-Forwarded-Host": host, "X-Forwarded-Proto": "http", "X-Forwarded-For": "127.0.0.1",
+		"X-Forwarded-Port": "", "X-Forwarded-Prefix": "", "Forwarded": "",
 		"Accept-Encoding": "gzip", // the client's own, see http.Transport
 	} {
 		if got := seen.Headers.Get(name); got != want {

@@ -31,6 +31,16 @@ type Template struct {
 	// variable `PORT`. In the Caddyfile this is `port`. Default: 5174.
 	ContainerPort int `json:"container_port,omitempty"`
 
+	// Further container ports that visitors reach, at
+	// `https://<port>-<prefix>.<domain>`; those that a create declares come on
+	// top. In the Caddyfile this is `ports`. Default: none.
+	ContainerPorts []int `json:"container_ports,omitempty"`
+
+	// Whether visitors reach every other container port as well, declared or
+	// not. Such a port may be a debugger or a database that was never meant for
+	// strangers. In the Caddyfile this is `ports any`. Default: no.
+	AnyPort bool `json:"any_port,omitempty"`
+
 	// The command and its arguments, in place of the image's own.
 	Command []string `json:"command,omitempty"`
 
@@ -102,6 +112,8 @@ func (t *Template) make(name string, defaults *Template, expand expander) (insta
 		Image:   expand(cmp.Or(t.Image, defaults.Image)),
 		Pull:    instance.PullPolicy(expand(cmp.Or(t.Pull, defaults.Pull, string(instance.PullMissing)))),
 		Port:    cmp.Or(t.ContainerPort, defaults.ContainerPort, instance.DefaultContainerPort),
+		Ports:   orElse(t.ContainerPorts, defaults.ContainerPorts),
+		AnyPort: t.AnyPort || defaults.AnyPort,
 		Command: expand.all(orElse(t.Command, defaults.Command)),
 		Env:     map[string]string{},
 		WorkDir: expand(cmp.Or(t.WorkDir, defaults.WorkDir)),
@@ -127,7 +139,7 @@ func (t *Template) make(name string, defaults *Template, expand expander) (insta
 	return made, checkTemplate(made)
 }
 
-func orElse(list, otherwise []string) []string {
+func orElse[T any](list, otherwise []T) []T {
 	if len(list) > 0 {
 		return list
 	}
@@ -151,6 +163,10 @@ func checkTemplate(t instance.Template) error {
 		return fmt.Errorf("inject: %q is not all, env or none", t.Inject)
 	case t.Port < 1 || t.Port > 65535:
 		return fmt.Errorf("port: %d is not from 1 to 65535", t.Port)
+	case slices.ContainsFunc(t.Ports, func(port int) bool { return !instance.ValidPort(port) }):
+		return fmt.Errorf("ports: %v are not all from 1 to 65535", t.Ports)
+	case len(t.Ports) > instance.MaxContainerPorts:
+		return fmt.Errorf("ports: there are %d, and at most %d are allowed", len(t.Ports), instance.MaxContainerPorts)
 	case t.WorkDir != "" && !path.IsAbs(t.WorkDir):
 		return fmt.Errorf("workdir: %q is not an absolute path", t.WorkDir)
 	case t.Memory < minMemory:

@@ -15,10 +15,12 @@ func init() {
 	caddy.RegisterModule(new(TLSPermission))
 }
 
-// TLSPermission allows certificates for the hosts of instances only: from the
-// moment that an instance is to be until it is being deleted, whether it runs
-// or not. It is asked during TLS handshakes, of names that strangers make up,
-// and looks in memory only.
+// TLSPermission allows certificates for the hosts of instances only, custom ones
+// included: from the moment that an instance is to be until it is being
+// deleted, whether it runs or not. Of the hosts of its ports, `<port>-<prefix>`,
+// those of the declared ports always get one, and a few others, so that there
+// is a page that says what is wrong. It is asked during TLS handshakes, of names
+// that strangers make up, and looks in memory only.
 type TLSPermission struct {
 	app *App
 }
@@ -42,8 +44,8 @@ func (p *TLSPermission) Provision(ctx caddy.Context) error {
 
 // CertificateAllowed implements caddytls.OnDemandPermission.
 func (p *TLSPermission) CertificateAllowed(_ context.Context, name string) error {
-	prefix, ok := request.Prefix(name, p.app.settings.Domain)
-	if !ok || !p.app.manager().Known(prefix) {
+	target, ok := p.app.resolve(name)
+	if !ok || !p.app.manager().Known(target.Prefix, target.Port) {
 		return fmt.Errorf("%s is no host of an instance: %w", request.Shorten(name), caddytls.ErrPermissionDenied)
 	}
 	return nil

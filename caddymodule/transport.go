@@ -108,7 +108,9 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, errors.New("transport sandbox: the upstream is no instance: use it with dynamic sandbox")
 	}
 	r.URL.Scheme = "http"
-	r.URL.Host = endpoint.Key() // what connections are pooled by; only dial knows the address
+	// What connections are pooled by: the endpoint, and which of its ports. Only
+	// dial knows the address.
+	r.URL.Host = endpoint.Key() + ":" + dial.Port
 	// A dial may outlast this request, so what it needs is not in Caddy's
 	// variables, which others write.
 	ctx := context.WithValue(r.Context(), targetKey{}, target{endpoint, dial.Address})

@@ -47,6 +47,7 @@ var (
 	_ instance.Pulling    = (*Client)(nil)
 	_ instance.Imaging    = (*Client)(nil)
 	_ instance.Adopting   = (*Client)(nil)
+	_ instance.Listening  = (*Client)(nil)
 )
 
 // Deadlines say how long the engine may take to answer. No call of a [Client]

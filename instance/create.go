@@ -24,6 +24,8 @@ type CreateRequest struct {
 	Port     *int
 	Env      map[string]string
 	Labels   map[string]string
+	// Ports are container ports to be reached besides the template's.
+	Ports []int `json:",omitempty"`
 	// Wait is how long the caller waits; the zero value means WaitReady.
 	Wait Wait `json:"-"`
 	// IdempotencyKey makes a repeated request return the first one's instance.
@@ -183,6 +185,7 @@ func (m *Manager) complete(ctx context.Context, e *entry, op *operation, rec *Re
 		return err
 	}
 	rec.Status, rec.Ready = Running, true
+	op.brief.Store(true) // who sees that it runs may go on with it
 	err := m.save(e, rec)
 	op.passed("recorded")
 	return err
@@ -261,7 +264,7 @@ func (m *Manager) startNew(ctx context.Context, rec *Record, pulled bool) error 
 	}
 	rec.ContainerID = id
 	failpoint("create.created")
-	return m.runtime.Start(ctx, id)
+	return m.startSurely(ctx, id)
 }
 
 // recordStart notes what the engine says of the started container. Where the
@@ -434,6 +437,9 @@ func checkCreate(req CreateRequest) error {
 			fmt.Sprintf("at most %d printable ASCII characters", maxKeyBytes))
 	}
 	if err := checkEnv(req.Env); err != nil {
+		return err
+	}
+	if err := checkPorts(req.Ports); err != nil {
 		return err
 	}
 	return checkLabels(req.Labels)

@@ -35,6 +35,15 @@ func newEndpoint(r *Record) *Endpoint {
 	}
 }
 
+// At is where the container itself is dialled for one of its ports, zero for
+// the dev server's; invalid where the host does not reach it.
+func (e *Endpoint) At(port int) netip.AddrPort {
+	if port == 0 || !e.Direct.IsValid() {
+		return e.Direct
+	}
+	return netip.AddrPortFrom(e.Direct.Addr(), uint16(port))
+}
+
 func published(port int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port))
 }

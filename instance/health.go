@@ -62,7 +62,8 @@ func (m *Manager) Health(ctx context.Context) (Health, error) {
 		h.Drift = drift
 	}
 	if h.State.Degraded != "" {
-		h.advise("compare the instances with what you expect, then confirm them: POST /api/health/confirm; until then no instance can be created")
+		h.advise("compare the instances with what you expect, add their custom hosts again, for those were lost, and confirm: " +
+			"POST /api/health/confirm; until then no instance can be created")
 	}
 	if err := m.refresh(); err != nil {
 		h.State.Error = err.Error()
@@ -126,8 +127,8 @@ func (m *Manager) mayCreate() error {
 	}
 	return &Error{
 		Kind: StateFailed,
-		Message: "no instance can be created: " + *why + ", and the instances were made anew from the containers; " +
-			"an operator has to look at them and confirm (POST /api/health/confirm)",
+		Message: "no instance can be created: " + *why + ", and the instances were made anew from the containers, " +
+			"without their custom hosts; an operator has to look at them and confirm (POST /api/health/confirm)",
 		Details: map[string]any{"degraded": *why},
 		Err:     errors.New(*why),
 	}

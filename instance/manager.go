@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"sync"
@@ -23,6 +24,7 @@ type Settings struct {
 	Ports           PortRange
 	PrefixLength    int      // of generated prefixes
 	Reserved        []string // prefixes that nobody gets, beside the built-in ones
+	OwnHosts        []string // custom hosts that nobody gets: sites of ours
 	Templates       map[string]Template
 	DefaultTemplate string // for creates that name none; empty: they must name one
 	Log             *zap.Logger
@@ -43,13 +45,15 @@ type Manager struct {
 	openRuntime func(owner string) (Runtime, error)
 	settings    atomic.Pointer[Settings]
 
-	owner    string
-	degraded atomic.Pointer[string] // why creates are refused; nil: they are not
-	runtime  Runtime
-	store    *store
-	ports    *ports
-	gate     *gate
-	sync     *syncState
+	owner     string
+	ownership io.Closer              // see claimOwner
+	degraded  atomic.Pointer[string] // why creates are refused; nil: they are not
+	runtime   Runtime
+	store     *store
+	ports     *ports
+	gate      *gate
+	sync      *syncState
+	looks     chan struct{} // has an element for each look into a container
 
 	ctx      context.Context // of the operations and background work
 	cancel   context.CancelFunc
@@ -62,6 +66,7 @@ type Manager struct {
 	closed bool
 	table  map[string]*entry
 	keys   map[string]string // idempotency key to prefix
+	hosts  map[string]string // custom host to prefix: see domains.go
 }
 
 // entry is one row of the table.
@@ -73,10 +78,13 @@ type entry struct {
 	missed     bool       // an event came while op held the slot
 	reserved   bool       // the intent is not durable yet
 	gone       bool       // no longer in the table
+	crashes    crashLoop
 	leases     int
 	lastActive time.Time
 	learned    Mode   // what a refusal by the dev server has shown
 	learnedAt  string // key of the endpoint at which it did
+	certified  []int  // undeclared ports whose hosts got a certificate: see Known
+	look       *look  // the last one; nil: nobody has looked
 }
 
 // New returns a Manager of the state directory dir. It does no I/O: see Open.
@@ -90,6 +98,8 @@ func New(dir string, openRuntime func(owner string) (Runtime, error)) *Manager {
 		sync:        newSyncState(),
 		table:       map[string]*entry{},
 		keys:        map[string]string{},
+		hosts:       map[string]string{},
+		looks:       make(chan struct{}, parallelLooks),
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	return m
@@ -116,7 +126,6 @@ func (m *Manager) Use(s *Settings) {
 func (m *Manager) Open() (err error) {
 	m.store = &store{
 		head:     m.head,
-		nextPort: func() int { return m.ports.nextPort() },
 		inFlight: func() int { return int(m.inFlight.Load()) },
 		logError: func(msg string, err error) { m.log().Error(msg, zap.Error(err)) },
 		changed: func(path string) {
@@ -142,6 +151,14 @@ func (m *Manager) Open() (err error) {
 		return err
 	}
 	m.owner = loaded.Owner
+	if m.ownership, err = claimOwner(m.owner); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			m.ownership.Close()
+		}
+	}()
 	if loaded.Degraded != "" {
 		m.degraded.Store(&loaded.Degraded)
 	}
@@ -178,6 +195,7 @@ func (m *Manager) beginStore(runtime Runtime, loaded state) error {
 // head is what the files say besides the records.
 func (m *Manager) head() Head {
 	head := Head{Owner: m.owner, Domain: m.settings.Load().Domain}
+	head.NextPort, head.Resting = m.ports.state()
 	if why := m.degraded.Load(); why != nil {
 		head.Degraded = *why
 	}
@@ -186,7 +204,7 @@ func (m *Manager) head() Head {
 
 // fill makes the table of what the state file holds.
 func (m *Manager) fill(loaded state) {
-	m.ports = newPorts(loaded.NextPort)
+	m.ports = newPorts(loaded.NextPort, loaded.Resting)
 	for prefix, r := range loaded.Instances {
 		m.insert(prefix, &entry{rec: r, endpoint: endpointOf(r), learned: r.Mode})
 		m.ports.mark(r.Port)
@@ -217,22 +235,31 @@ func (m *Manager) Close() error {
 			active = append(active, &rec)
 		}
 	}
-	return errors.Join(m.store.putAll(active), m.store.close(), m.runtime.Close())
+	return errors.Join(m.store.putAll(active), m.ownership.Close(), m.store.close(), m.runtime.Close())
 }
 
 // begin runs f in a goroutine of the Manager, and reports whether it could:
 // not after Close.
 func (m *Manager) begin(f func()) bool {
+	m.inFlight.Add(1)
+	began := m.spawn(func() {
+		defer m.inFlight.Add(-1)
+		f()
+	})
+	if !began {
+		m.inFlight.Add(-1)
+	}
+	return began
+}
+
+// spawn is begin for what changes no record, so that no write waits for it.
+func (m *Manager) spawn(f func()) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	if m.closed || m.store == nil {
 		return false
 	}
-	m.inFlight.Add(1)
-	m.work.Go(func() {
-		defer m.inFlight.Add(-1)
-		f()
-	})
+	m.work.Go(f)
 	return true
 }
 
@@ -265,15 +292,16 @@ func (m *Manager) isOpen() error {
 }
 
 // Known reports whether prefix is an instance that is not being deleted: from
-// its intent on, running or not. The TLS permission asks it.
-func (m *Manager) Known(prefix string) bool {
+// its intent on, running or not. port is the container port that the host
+// names, zero if none. The TLS permission asks it.
+func (m *Manager) Known(prefix string, port int) bool {
 	e := m.lookup(prefix)
 	if e == nil {
 		return false
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.rec.Status != Deleting && !e.reserved
+	return e.rec.Status != Deleting && !e.reserved && e.certifyLocked(port)
 }
 
 // Query selects instances for [Manager.List]; zero fields select all.
@@ -356,6 +384,9 @@ func (m *Manager) insert(prefix string, e *entry) {
 	if key := e.rec.IdempotencyKey; key != "" {
 		m.keys[key] = prefix
 	}
+	for _, host := range e.rec.Domains {
+		m.hosts[host] = prefix
+	}
 }
 
 func (m *Manager) remove(prefix string) {
@@ -370,13 +401,15 @@ func (m *Manager) remove(prefix string) {
 	defer e.mu.Unlock()
 	e.gone = true
 	delete(m.keys, e.rec.IdempotencyKey)
+	for _, host := range e.rec.Domains {
+		delete(m.hosts, host)
+	}
 }
 
 func (m *Manager) view(e *entry) Instance {
 	rec := *e.record()
 	e.stamp(&rec)
-	s := m.settings.Load()
-	return rec.view(s.url(rec.Prefix), s.Templates[rec.Template].Mode)
+	return rec.view(m.settings.Load())
 }
 
 func (m *Manager) log() *zap.Logger { return m.settings.Load().Log }
@@ -396,11 +429,23 @@ func (e *entry) show(rec *Record) {
 	if old != nil && next != nil && old.key == next.key && old.Direct == next.Direct {
 		next = old
 	}
+	if rec.Status == Failed && e.rec.Status != Failed {
+		e.crashes.failed(ran(e.rec, rec))
+	}
 	e.rec, e.endpoint = rec, next
 	e.mu.Unlock()
 	if old != nil && old != next {
 		old.end()
 	}
+}
+
+// ran is how long an instance had been running when it failed; zero: it never
+// came up.
+func ran(before, failed *Record) time.Duration {
+	if before.Status != Running || before.StartedAt == nil || failed.StoppedAt == nil {
+		return 0
+	}
+	return failed.StoppedAt.Sub(*before.StartedAt)
 }
 
 // unroute closes all connections to the instance and lets no new ones in.

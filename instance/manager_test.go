@@ -152,7 +152,7 @@ func (b *bench) nothingLeft(prefix string) {
 
 func (b *bench) answers(in instance.Instance) {
 	b.Helper()
-	lease, err := b.manager.Acquire(in.Prefix)
+	lease, err := b.manager.Acquire(in.Prefix, 0)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -290,7 +290,7 @@ func TestWaitStartedAnswersBeforeTheServerDoes(t *testing.T) {
 	if err != nil || in.Status != instance.Running || in.Ready {
 		t.Fatalf("got %+v, %v; want running and not ready", in, err)
 	}
-	_, err = b.manager.Acquire("abcdefgh")
+	_, err = b.manager.Acquire("abcdefgh", 0)
 	b.fails(err, instance.NotRunning)
 	b.answers(b.awaitStatus("abcdefgh", instance.Running, ""))
 }
@@ -431,7 +431,7 @@ func TestStopStartRestartDelete(t *testing.T) {
 			t.Fatalf("stopped: %+v, %v", in, err)
 		}
 	}
-	_, err := b.manager.Acquire("abcdefgh")
+	_, err := b.manager.Acquire("abcdefgh", 0)
 	if e := b.failure(err, instance.NotRunning); e.Details["reason"] != instance.ReasonUser || e.RetryAfter == 0 {
 		t.Errorf("acquiring a stopped one: %v %v", e, e.Details)
 	}
@@ -494,6 +494,43 @@ func TestAnInstanceHasOneOperationAtATime(t *testing.T) {
 	}
 	close(goOn)
 	wg.Wait()
+}
+
+func TestADeletedPortIsNotGivenOutRightAfterARestart(t *testing.T) {
+	b := newBench(t, 2)
+	port := b.create("abcdefgh").Port
+	if _, err := b.manager.Delete(t.Context(), "abcdefgh"); err != nil {
+		t.Fatal(err)
+	}
+	b.reopen()
+	req := request("anotherone")
+	req.Port = &port
+	_, err := b.manager.Create(t.Context(), req)
+	b.fails(err, instance.PortTaken)
+	if in := b.create("anotherone"); in.Port == port {
+		t.Errorf("port %d was given out while a client of its last instance may still be connected", port)
+	}
+}
+
+// Docker may finish a create that nobody waits for any more.
+func TestAContainerThatComesLateIsRemovedSoon(t *testing.T) {
+	b := newBench(t, 2)
+	in := b.create("abcdefgh")
+	spec := b.engine.Containers()[0].Spec
+	spec.Prefix, spec.Port = "latecomer", in.Port+1
+	data, err := os.ReadFile(filepath.Join(b.dir, ".instances.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct{ Owner string }
+	if err := json.Unmarshal(data, &file); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.engine.Runtime(file.Owner).Create(t.Context(), spec); err != nil {
+		t.Fatal(err)
+	}
+	b.eventually("the late container is gone", func() bool { return len(b.engine.Containers()) == 1 })
+	b.answers(in)
 }
 
 func TestTwoDeletesDoNotBringTheRecordBack(t *testing.T) {
@@ -745,7 +782,7 @@ func TestATooLongQueueIsRefused(t *testing.T) {
 func TestConnectionsEndWithTheirContainer(t *testing.T) {
 	b := newBench(t, 1)
 	b.create("abcdefgh")
-	lease, err := b.manager.Acquire("abcdefgh")
+	lease, err := b.manager.Acquire("abcdefgh", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -778,20 +815,20 @@ func (c closer) Close() error { close(c); return nil }
 
 func TestKnownIsWhatMayHaveACertificate(t *testing.T) {
 	b := newBench(t, 1)
-	if b.manager.Known("abcdefgh") {
+	if b.manager.Known("abcdefgh", 0) {
 		t.Error("known before it was created")
 	}
 	b.create("abcdefgh")
 	if _, err := b.manager.Stop(t.Context(), "abcdefgh"); err != nil {
 		t.Fatal(err)
 	}
-	if !b.manager.Known("abcdefgh") {
+	if !b.manager.Known("abcdefgh", 0) {
 		t.Error("unknown while stopped")
 	}
 	if _, err := b.manager.Delete(t.Context(), "abcdefgh"); err != nil {
 		t.Fatal(err)
 	}
-	if b.manager.Known("abcdefgh") {
+	if b.manager.Known("abcdefgh", 0) {
 		t.Error("known after its end")
 	}
 }

@@ -1,6 +1,7 @@
 package instance
 
 import (
+	"cmp"
 	"errors"
 
 	"go.uber.org/zap"
@@ -43,28 +44,27 @@ type Mode struct {
 	HostHeader HostHeader `json:"host_header,omitempty"`
 }
 
-// with is what holds for an instance whose template says m, and whose dev
+// With is what holds for an instance whose template says m, and whose dev
 // server has shown learned by a refusal. What a template says is never
 // overruled.
-func (m Mode) with(learned Mode) Mode {
+func (m Mode) With(learned Mode) Mode {
 	if m.Dev == "" || m.Dev == DevAuto {
-		m.Dev = DevAuto
-		if learned.Dev != "" {
-			m.Dev = learned.Dev
-		}
+		m.Dev = cmp.Or(learned.Dev, DevAuto)
+	} else {
+		learned = Mode{}
 	}
-	if m.HostHeader != "" && m.HostHeader != HostAuto {
-		return m
-	}
-	m.HostHeader = HostPreserve
-	switch {
-	case m.Dev == DevNone:
-	case learned.HostHeader != "":
-		m.HostHeader = learned.HostHeader
-	case m.Dev == DevVite || m.Dev == DevWebpack:
-		m.HostHeader = HostLocalhost // what every version of these takes
+	if m.HostHeader == "" || m.HostHeader == HostAuto {
+		m.HostHeader = cmp.Or(learned.HostHeader, m.Dev.hostHeader())
 	}
 	return m
+}
+
+// hostHeader is the Host that every version of such a dev server takes.
+func (d Dev) hostHeader() HostHeader {
+	if d == DevVite || d == DevWebpack {
+		return HostLocalhost
+	}
+	return HostPreserve
 }
 
 // Mode is how requests are put to the instance now. It changes when a refusal
@@ -72,7 +72,7 @@ func (m Mode) with(learned Mode) Mode {
 func (l *Lease) Mode() Mode {
 	l.entry.mu.Lock()
 	defer l.entry.mu.Unlock()
-	return l.template.with(l.entry.learned)
+	return l.template.With(l.entry.learned)
 }
 
 // Learn takes over what a refusal by the dev server showed, unless the
@@ -82,8 +82,8 @@ func (l *Lease) Mode() Mode {
 func (l *Lease) Learn(shown Mode) {
 	e := l.entry
 	e.mu.Lock()
-	known := l.template.with(e.learned)
-	news := !e.gone && e.endpoint != nil && e.endpoint.key != e.learnedAt && l.template.with(shown) != known
+	known := l.template.With(e.learned)
+	news := !e.gone && e.endpoint != nil && e.endpoint.key != e.learnedAt && l.template.With(shown) != known
 	if news {
 		e.learned, e.learnedAt = shown, e.endpoint.key
 	}
@@ -102,13 +102,11 @@ func (l *Lease) Learn(shown Mode) {
 	})
 }
 
-// keeping names the operation that writes what a dev server takes.
-const keeping = "keep"
-
 // keep saves e's record with what is news in it. It waits for its turn: what an
 // operation in progress writes last may have been made before the news.
 func (m *Manager) keep(e *entry) error {
-	op := newOperation(m.ctx, keeping, WaitReady)
+	op := newOperation(m.ctx, "keep", WaitReady)
+	op.brief.Store(true)
 	for {
 		e.mu.Lock()
 		holder, gone := e.op, e.gone || e.rec.Status == Deleting

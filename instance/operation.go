@@ -2,6 +2,7 @@ package instance
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -15,6 +16,8 @@ type operation struct {
 	request string // the request id of who asked for it
 	wait    Wait   // how long that caller waits
 	quit    func() // gives up the place in the engine's queue
+	// brief: it is over in a moment, so others wait for it instead of giving up.
+	brief atomic.Bool
 
 	intent  chan struct{} // closed when the intent is durable
 	started chan struct{} // closed when the container runs
@@ -81,10 +84,24 @@ func checkWait(wait Wait) error {
 	return badField("wait", "wait must be ready, started or none", "ready", "started", "none")
 }
 
-// claim gives op the slot of e. If an operation of the same name holds it, and
-// that can be shared, it returns that one; a keeping one also, which nobody
-// shares, but which ends in a moment; else Busy.
-func (e *entry) claim(op *operation) (holder *operation, err error) {
+// claim is tryClaim, but waits for a brief operation that holds the slot.
+func (m *Manager) claim(ctx context.Context, e *entry, op *operation) (holder *operation, err error) {
+	for {
+		holder, err = e.tryClaim(op)
+		if err != nil || holder == op || !holder.brief.Load() {
+			return holder, err
+		}
+		select {
+		case <-holder.done:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// tryClaim gives op the slot of e. If an operation holds it that is brief, or
+// has the same name and can be shared, it returns that one; else Busy.
+func (e *entry) tryClaim(op *operation) (holder *operation, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
@@ -95,9 +112,7 @@ func (e *entry) claim(op *operation) (holder *operation, err error) {
 	case e.op == nil:
 		e.op = op
 		return op, nil
-	case e.op.name == keeping:
-		return e.op, nil
-	case e.op.name == op.name && (op.name == "start" || op.name == "stop"):
+	case e.op.brief.Load(), e.op.name == op.name && (op.name == "start" || op.name == "stop"):
 		return e.op, nil
 	}
 	return nil, busy(e.rec)

@@ -8,9 +8,13 @@ import (
 
 // Template is the operator's recipe for instances.
 type Template struct {
-	Image   string
-	Pull    PullPolicy
-	Port    int // container port
+	Image string
+	Pull  PullPolicy
+	Port  int // container port
+	// Ports are container ports that are reached besides Port, in order; AnyPort
+	// lets all others be reached too.
+	Ports   []int
+	AnyPort bool
 	Command []string
 	Env     map[string]string
 	WorkDir string
@@ -43,15 +47,17 @@ func (t Template) spec(prefix, template string, req CreateRequest, s *Settings) 
 	maps.Copy(env, t.Env)
 	maps.Copy(env, req.Env)
 	maps.Copy(env, t.identity(prefix, s))
+	ports := mergePorts(t.Port, t.Ports, req.Ports)
 	return Spec{
 		Prefix: prefix, Template: template, Generation: 1,
-		Image: t.Image, Pull: t.Pull, ContainerPort: t.Port,
+		Image: t.Image, Pull: t.Pull,
+		ContainerPort: t.Port, ContainerPorts: ports, AnyPort: t.AnyPort,
 		Command: t.Command, Env: env, WorkDir: t.WorkDir, User: t.User,
 		Memory: t.Memory, CPUs: t.CPUs, Pids: t.Pids, Labels: req.Labels,
 	}
 }
 
-// url is the public URL of prefix.
-func (s *Settings) url(prefix string) string {
-	return strings.NewReplacer("{prefix}", prefix, "{domain}", s.Domain).Replace(s.URL)
+// url is the public URL of label: a prefix, or one with a port before it.
+func (s *Settings) url(label string) string {
+	return strings.NewReplacer("{prefix}", label, "{domain}", s.Domain).Replace(s.URL)
 }

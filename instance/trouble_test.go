@@ -3,11 +3,14 @@ package instance_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
@@ -84,6 +87,31 @@ func TestNothingTakesWhatBelongsToALostRecord(t *testing.T) {
 	if got := b.awaitStatus("aaaaaaaa", instance.Running, ""); got.ContainerID != in.ContainerID {
 		t.Errorf("its container is now %s", got.ContainerID)
 	}
+}
+
+func TestACopyOfTheDirectoryIsRefusedWhileTheOtherWorks(t *testing.T) {
+	b := newBench(t, 1)
+	in := b.create("abcdefgh")
+	original := b.manager
+	copied := t.TempDir()
+	if err := os.CopyFS(copied, os.DirFS(b.dir)); err != nil {
+		t.Fatal(err)
+	}
+	second := instance.New(copied, func(owner string) (instance.Runtime, error) { return b.engine.Runtime(owner), nil })
+	second.Use(b.settings())
+	err := second.Open()
+	b.fails(err, instance.StateFailed)
+	if !strings.Contains(err.Error(), "copy of this state directory") {
+		t.Errorf("it does not say why: %v", err)
+	}
+	b.answers(in)
+	original.Close()
+	third := instance.New(copied, func(owner string) (instance.Runtime, error) { return b.engine.Runtime(owner), nil })
+	third.Use(b.settings())
+	if err := third.Open(); err != nil {
+		t.Errorf("refused although the other one has ended: %v", err)
+	}
+	third.Close()
 }
 
 func TestCloseAfterAnOpenThatFailed(t *testing.T) {
@@ -171,6 +199,80 @@ func TestALostAnswerLosesNoRestart(t *testing.T) {
 	}
 }
 
+func TestAnInstanceThatKeepsFailingIsHeldBack(t *testing.T) {
+	b := newBench(t, 1)
+	req := request("abcdefgh", "TEST_MODE", "exit")
+	req.Wait = instance.WaitNone
+	if _, err := b.manager.Create(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	b.eventually("it has failed", func() bool {
+		in, _ := b.manager.Get("abcdefgh")
+		return in.Status == instance.Failed
+	})
+	begun := time.Now()
+	for range 2 { // after 1 and 2 s
+		_, err := b.manager.Start(t.Context(), "abcdefgh", "")
+		b.fails(err, instance.Exited)
+	}
+	if took := time.Since(begun); took < 2500*time.Millisecond {
+		t.Errorf("two more starts came after %s", took)
+	}
+	_, err := b.manager.Start(t.Context(), "abcdefgh", "")
+	if e := b.failure(err, instance.Overloaded); e.Details["failures"] != 3 || e.RetryAfter <= 2*time.Second {
+		t.Errorf("after three failures: %v, retry after %s", e.Details, e.RetryAfter)
+	}
+	if _, err := b.manager.Delete(t.Context(), "abcdefgh"); err != nil {
+		t.Errorf("a delete is never held back: %v", err)
+	}
+}
+
+// An engine finishes what it was asked for, whether its answer arrives or not.
+func TestALostAnswerIsLookedUp(t *testing.T) {
+	operations := map[string]func(m *instance.Manager) error{
+		"create": func(m *instance.Manager) error {
+			_, err := m.Create(t.Context(), request("created0"))
+			return err
+		},
+		"start": func(m *instance.Manager) error {
+			_, err := m.Start(t.Context(), "stopped0", "")
+			return err
+		},
+		"stop": func(m *instance.Manager) error {
+			_, err := m.Stop(t.Context(), "running0")
+			return err
+		},
+		"delete": func(m *instance.Manager) error {
+			_, err := m.Delete(t.Context(), "running0")
+			return err
+		},
+	}
+	for _, row := range []struct{ operation, call string }{
+		{"create", "Start"}, {"start", "Start"}, {"stop", "Stop"}, {"delete", "Stop"}, {"delete", "Remove"},
+	} {
+		for _, kind := range []instance.Kind{instance.Timeout, instance.EngineDown} {
+			t.Run(fmt.Sprintf("%s/%s/%s", row.operation, row.call, kind), func(t *testing.T) {
+				b := newBench(t, 3)
+				b.create("running0")
+				b.create("stopped0")
+				if _, err := b.manager.Stop(t.Context(), "stopped0"); err != nil {
+					t.Fatal(err)
+				}
+				var lost atomic.Bool
+				b.engine.LoseAnswer(func(_ context.Context, made, _ string) error {
+					if made == row.call && lost.CompareAndSwap(false, true) {
+						return &instance.Error{Kind: kind, Message: "no answer"}
+					}
+					return nil
+				})
+				if err := operations[row.operation](b.manager); err != nil || !lost.Load() {
+					t.Errorf("got %v, an answer was lost: %v", err, lost.Load())
+				}
+			})
+		}
+	}
+}
+
 func TestAStartThatCannotBeFinishedSaysWhy(t *testing.T) {
 	b := newBench(t, 1)
 	b.create("abcdefgh")
@@ -234,7 +336,7 @@ func TestBeforeOpenNothingIsDenied(t *testing.T) {
 	for name, err := range map[string]error{
 		"Get":     second(m.Get("abcdefgh")),
 		"List":    second(m.List(instance.Query{})),
-		"Acquire": second(m.Acquire("abcdefgh")),
+		"Acquire": second(m.Acquire("abcdefgh", 0)),
 		"Create":  second(m.Create(ctx, instance.CreateRequest{})),
 		"Start":   second(m.Start(ctx, "abcdefgh", "")),
 		"Delete":  second(m.Delete(ctx, "abcdefgh")),

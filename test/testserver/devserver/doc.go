@@ -7,6 +7,8 @@
 //	hello     serves HTTP (the default)
 //	silent    listens and accepts, and never answers
 //	exit      writes [ExitLines] to stderr and ends with TEST_EXIT_CODE, 3 unless given
+//	oldnode   ends with code 9 if NODE_OPTIONS has --import, as Node before 18.18 does;
+//	          else as hello
 //	slow      listens only after TEST_DELAY (like 3s; the default), then as hello
 //	vite      as hello, but refuses foreign hosts as Vite 5 does
 //	webpack   as hello, but refuses foreign hosts and origins as webpack-dev-server 5 does
@@ -14,11 +16,16 @@
 //	stubborn  as hello, but does not end on SIGTERM
 //	oom       takes memory until it is killed
 //
+// TEST_PORTS are further ports that it serves alike, with commas between them:
+// 3000 is one on all addresses, 127.0.0.1:4000 one that only the container
+// itself reaches.
+//
 // What it serves:
 //
 //	GET  /              200 on every path that is not below, with $SANDBOX_PREFIX in the text
 //	GET  /env           the environment, a JSON object
 //	GET  /pid           the process id
+//	GET  /port          the port that the request came in at
 //	GET  /process       a [Process] as JSON
 //	GET  /headers       the request as it arrived: {"host":…,"uri":…,"headers":{…}}
 //	POST /echo          the body, streamed back while it comes

@@ -10,10 +10,12 @@ import (
 	"time"
 )
 
-func (s *Server) handler() http.Handler {
+// handler serves what comes in at port.
+func (s *Server) handler(port string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /", s.hello)
 	mux.HandleFunc("GET /env", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, s.Env) })
+	mux.HandleFunc("GET /port", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, port) })
 	mux.HandleFunc("GET /pid", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, s.Process.PID) })
 	mux.HandleFunc("GET /process", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, s.Process) })
 	mux.HandleFunc("GET /headers", headers)
