@@ -24,6 +24,7 @@ const (
 // options are what a test wants of its Caddy; the zero value is right for most.
 type options struct {
 	StateDir  string    // default: a new one below the server's own folder
+	Domain    string    // of the instances; default: domain
 	Docker    string    // endpoint; default: Caddy finds the engine by itself
 	Ports     portRange // of instances; default: 40 that were free
 	Sandbox   string    // more lines in the global sandbox block
@@ -132,6 +133,7 @@ func newCaddy(o options) (*caddyServer, error) {
 	c := &caddyServer{options: o, dir: dir}
 	c.Binary = cmp.Or(c.Binary, caddyBinary)
 	c.StateDir = cmp.Or(c.StateDir, filepath.Join(dir, "state"))
+	c.Domain = cmp.Or(c.Domain, domain)
 	c.Templates = cmp.Or(c.Templates, standardTemplates)
 	if c.Ports == (portRange{}) {
 		c.Ports = freeRange(40)
@@ -173,7 +175,7 @@ func (c *caddyServer) caddyfile() string {
 		"{admin}", c.adminAddr,
 		"{http}", fmt.Sprint(c.httpPort),
 		"{https}", fmt.Sprint(c.httpsPort),
-		"{domain}", domain,
+		"{domain}", c.Domain,
 		"{state}", c.StateDir,
 		"{ports}", c.Ports.String(),
 		"{docker}", docker,
@@ -391,4 +393,4 @@ func (c *caddyServer) logTail(offset int64) string {
 }
 
 // instance names a host of this server's domain.
-func (c *caddyServer) urlOf(prefix string) string { return c.siteURL(prefix + "." + domain) }
+func (c *caddyServer) urlOf(prefix string) string { return c.siteURL(prefix + "." + c.Domain) }

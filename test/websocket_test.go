@@ -19,20 +19,28 @@ type webSocket struct{ *websocket.Conn }
 
 func (v *visitor) dialWebSocket(t testing.TB, rawURL string) webSocket {
 	t.Helper()
-	config, err := websocket.NewConfig(strings.Replace(rawURL, "https:", "wss:", 1), rawURL)
+	socket, err := v.tryWebSocket(t, rawURL, rawURL)
+	if err != nil {
+		t.Fatalf("opening a WebSocket to %s: %v", rawURL, err)
+	}
+	return socket
+}
+
+// tryWebSocket opens a WebSocket for a page of some origin.
+func (v *visitor) tryWebSocket(t testing.TB, rawURL, origin string, protocols ...string) (webSocket, error) {
+	t.Helper()
+	config, err := websocket.NewConfig(strings.Replace(rawURL, "https:", "wss:", 1), origin)
 	if err != nil {
 		t.Fatal(err)
 	}
+	config.Protocol = protocols
 	conn, err := v.handshake(t.Context(), hostOf(t, rawURL), "http/1.1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
 	socket, err := websocket.NewClient(config, conn)
-	if err != nil {
-		t.Fatalf("opening a WebSocket to %s: %v", rawURL, err)
-	}
-	return webSocket{socket}
+	return webSocket{socket}, err
 }
 
 func hostOf(t testing.TB, rawURL string) string {
