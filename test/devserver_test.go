@@ -45,7 +45,7 @@ func TestADevServerThatRefusesIsPersuaded(t *testing.T) {
 		if now := c.api.get(t, in.Prefix); now.Dev != row.dev || now.HostHeader != row.hostHeader {
 			t.Errorf("%s: the instance is dev %s, host_header %s", row.mode, now.Dev, now.HostHeader)
 		}
-		socket, err := c.visitor.tryWebSocket(t, in.URL+row.socket, in.URL, protocols(row.protocol)...)
+		socket, err := c.visitor.tryWebSocket(t, in.URL+row.socket, in.URL, subprotocols(row.protocol)...)
 		if err != nil {
 			t.Fatalf("%s: its socket is refused: %v", row.mode, err)
 		}
@@ -63,7 +63,7 @@ func TestADevServerThatRefusesIsPersuaded(t *testing.T) {
 	}
 }
 
-func protocols(one string) []string {
+func subprotocols(one string) []string {
 	if one == "" {
 		return nil
 	}

@@ -106,9 +106,9 @@ func (c *caddyServer) measure(b *testing.B, host, path string, http2 bool) measu
 // measureRound runs a round of load, and sees what it costs.
 func (c *caddyServer) measureRound(b *testing.B, round func() loadResult) measured {
 	b.Helper()
-	before, cpuBefore := c.memory(b), c.cpuTime(b)
+	before, cpuBefore := c.goMemory(b), c.cpuTime(b)
 	got := round()
-	after, cpuAfter := c.memory(b), c.cpuTime(b)
+	after, cpuAfter := c.goMemory(b), c.cpuTime(b)
 	requests := got.perSecond * loadTime.Seconds()
 	return measured{
 		loadResult: got,
@@ -142,8 +142,8 @@ func (c *caddyServer) cpuTime(t testing.TB) time.Duration {
 // memoryStats are some of Go's runtime.MemStats.
 type memoryStats struct{ Mallocs, TotalAlloc, HeapInuse, StackInuse float64 }
 
-// memory is what Go's runtime in Caddy says of its memory.
-func (c *caddyServer) memory(t testing.TB) memoryStats {
+// goMemory is what Go's runtime in Caddy says of its memory.
+func (c *caddyServer) goMemory(t testing.TB) memoryStats {
 	t.Helper()
 	res, err := http.Get("http://" + c.adminAddr + "/debug/vars")
 	if err != nil {

@@ -191,7 +191,7 @@ func (c *caddyServer) memoryInUse(b *testing.B) (heap, rss float64) {
 	if _, err := statusOf(res, err); err != nil {
 		b.Fatal(err)
 	}
-	stats := c.memory(b)
+	stats := c.goMemory(b)
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.pid()))
 	if err != nil {
 		b.Fatal(err)
