@@ -78,6 +78,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return nil
 	}
 	defer lease.Release()
+	if beginsStream(r) && !openFiles.takeForStream() {
+		h.refuseStream(w, r)
+		return nil
+	}
 	caddyhttp.SetVar(r.Context(), leaseVar, lease)
 	err = next.ServeHTTP(w, r)
 	if failed, ok := explainFailure(r, prefix, err, h.get, h.app.settings.Log); ok {

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"syscall"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"go.uber.org/zap"
 
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
@@ -52,6 +54,8 @@ type Transport struct {
 
 	dialer net.Dialer
 	pool   *http.Transport
+	log    *zap.Logger
+	warn   seldom
 }
 
 // CaddyModule returns the Caddy module information.
@@ -63,7 +67,8 @@ func (*Transport) CaddyModule() caddy.ModuleInfo {
 }
 
 // Provision makes the pool of connections.
-func (t *Transport) Provision(caddy.Context) error {
+func (t *Transport) Provision(ctx caddy.Context) error {
+	t.log = ctx.Logger()
 	t.dialer = net.Dialer{
 		Timeout:   cmp.Or(time.Duration(t.DialTimeout), defaultDialTimeout),
 		KeepAlive: tcpKeepAlive,
@@ -98,16 +103,23 @@ type targetKey struct{}
 // reverse_proxy sets for each attempt.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	endpoint, ok := caddyhttp.GetVar(r.Context(), endpointVar).(*instance.Endpoint)
-	dial, dialOK := reverseproxy.GetDialInfo(r.Context())
-	if !ok || !dialOK {
+	to, toOK := reverseproxy.GetDialInfo(r.Context())
+	if !ok || !toOK {
 		return nil, errors.New("transport sandbox: the upstream is no instance: use it with dynamic sandbox")
 	}
 	r.URL.Scheme = "http"
 	r.URL.Host = endpoint.Key() // what connections are pooled by; only dial knows the address
 	// A dial may outlast this request, so what it needs is not in Caddy's
 	// variables, which others write.
-	ctx := context.WithValue(r.Context(), targetKey{}, target{endpoint, dial.Address})
+	ctx := context.WithValue(r.Context(), targetKey{}, target{endpoint, to.Address})
 	res, err := t.pool.RoundTrip(r.WithContext(ctx))
+	if errors.Is(err, syscall.EADDRNOTAVAIL) {
+		if t.warn.mayDo(10 * time.Second) {
+			t.log.Warn("no port is left for connections to an instance; sysctl net.ipv4.ip_local_port_range has the range",
+				zap.String("address", to.Address), zap.Error(err))
+		}
+		return refusal(r, noPortLeft(err), t.log), nil
+	}
 	if err == nil {
 		asWebSocket(res)
 	}
@@ -118,6 +130,9 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 func (t *Transport) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	to := ctx.Value(targetKey{}).(target)
 	conn, err := t.dialer.DialContext(ctx, "tcp", to.address)
+	if errors.Is(err, syscall.EADDRNOTAVAIL) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, reverseproxy.NewDialError(err) // nothing was sent: any request may be tried again
 	}
