@@ -122,8 +122,8 @@ func (v *visitor) tryWebSocket(rawURL string) (conn net.Conn, status int, err er
 	var a answer
 	err = json.NewDecoder(res.Body).Decode(&a)
 	if err != nil || res.StatusCode != http.StatusServiceUnavailable || a.Code != 1106 || res.Header.Get("Retry-After") == "" || !res.Close {
-		return conn, res.StatusCode, fmt.Errorf("refused with %d, Retry-After %q, close %v: %s (%w)",
-			res.StatusCode, res.Header.Get("Retry-After"), res.Close, a.Message, err)
+		return conn, res.StatusCode, fmt.Errorf("refused with %d, Retry-After %q, close %v: %s (%v)",
+			res.StatusCode, res.Header.Get("Retry-After"), res.Close, a.Message, err) //nolint:errorlint // nobody unwraps it
 	}
 	return conn, res.StatusCode, nil
 }
