@@ -5,7 +5,7 @@ GOLANGCI_LINT = $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 GOVULNCHECK   = $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-clean test test-unit test-long soak bench fmt lint vuln build image clean
+.PHONY: help demo demo-clean test test-unit soak bench fmt lint vuln build image clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,23 +18,15 @@ demo: ## a live sandbox on this machine, with all set-up; Ctrl-C ends it
 demo-clean: ## remove all that make demo made
 	@scripts/demo.sh clean
 
-test: ## all tests, with all set-up: Docker, browser, demo image
+test: ## all tests, with all set-up: Docker, browser, images; half an hour
 	@scripts/test.sh
 
 test-unit: ## the tests that need neither Docker nor minutes
 	$(GO) test -race -short ./...
 
-test-long: ## all tests, and those of crashes, Docker faults and load besides
-	SANDBOX_LONG=1 scripts/test.sh -timeout 60m ./...
-
-soak: ## the long forms: 1000 kills, 30 power cuts, 5 minutes per fuzz target
-	SANDBOX_SOAK=1 SANDBOX_SOAK_KILLS=1000 scripts/test.sh -timeout 3h ./...
-	@set -e; for file in $$(grep -rl --include='*_test.go' '^func Fuzz' .); do \
-		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\)(.*/\1/p' $$file); do \
-			echo "fuzzing $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime 5m $$(dirname $$file); \
-		done; \
-	done
+soak: ## the tests of chance ten times over: 1000 kills, 30 power cuts, 5 minutes a fuzz target
+	SANDBOX_SOAK=1 scripts/test.sh -timeout 3h ./...
+	scripts/fuzz.sh 5m
 
 bench: ## the benchmarks: of the state on disk, and end to end
 	@scripts/docker.sh

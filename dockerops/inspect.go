@@ -41,17 +41,31 @@ func (c *Client) List(ctx context.Context) ([]instance.Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	ids := c.adopted.all()
-	for _, summary := range summaries {
-		ids = append(ids, summary.ID)
+	prefixes := map[string]string{} // by container id
+	for _, id := range c.adopted.all() {
+		prefixes[id] = c.adopted.prefixOf(id)
 	}
+	for _, summary := range summaries {
+		prefixes[summary.ID] = summary.Labels[labelPrefix]
+	}
+	return c.inspectAll(ctx, prefixes)
+}
+
+// inspectAll looks at containers, given the prefix of each id. Those that are
+// gone meanwhile are left out.
+func (c *Client) inspectAll(ctx context.Context, prefixes map[string]string) ([]instance.Container, error) {
+	ids := slices.Sorted(maps.Keys(prefixes))
 	containers := make([]instance.Container, len(ids))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallelInspects)
 	for i, id := range ids {
 		group.Go(func() (err error) {
 			containers[i], err = c.Inspect(ctx, id)
-			if instance.KindOf(err) == instance.NotFound {
+			switch instance.KindOf(err) {
+			case instance.NotFound:
+				return nil
+			case instance.EngineFailed: // of this one alone: the others are not to wait for it
+				containers[i] = instance.Container{ID: id, Undescribed: true, Spec: instance.Spec{Prefix: prefixes[id]}}
 				return nil
 			}
 			return err

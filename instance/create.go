@@ -254,7 +254,7 @@ func (m *Manager) startNew(ctx context.Context, rec *Record, pulled bool) error 
 	}
 	rec.ContainerID = id
 	failpoint("create.created")
-	return m.runtime.Start(ctx, id)
+	return m.startSurely(ctx, id)
 }
 
 // recordStart notes what the engine says of the started container. Where the

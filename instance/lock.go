@@ -4,8 +4,11 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -43,6 +46,22 @@ func lockDir(dir string) (lock *os.File, owner string, err error) {
 			"stop it, or give this one a state_dir of its own", dir, pid).With("path", path)
 	}
 	return lock, owner, nil
+}
+
+// claimOwner keeps other processes of this machine from working for the same
+// owner: one with a copy of the state directory would take our containers for
+// its own, and remove those that its records do not know. The name is in the
+// kernel alone, so no crash leaves it behind.
+func claimOwner(owner string) (io.Closer, error) {
+	if runtime.GOOS != "linux" { // elsewhere there are no such names
+		return io.NopCloser(nil), nil
+	}
+	claim, err := net.Listen("unix", "@caddy-sandbox-"+owner)
+	if err != nil {
+		return nil, Errorf(StateFailed, "another process works with a copy of this state directory (owner %s): "+
+			"stop it, or give one of the two an empty state_dir: %w", owner, err)
+	}
+	return claim, nil
 }
 
 func readLock(lock *os.File) (owner, pid string) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"sync"
@@ -44,6 +45,7 @@ type Manager struct {
 	settings    atomic.Pointer[Settings]
 
 	owner    string
+	claim    io.Closer              // see claimOwner
 	degraded atomic.Pointer[string] // why creates are refused; nil: they are not
 	runtime  Runtime
 	store    *store
@@ -73,6 +75,7 @@ type entry struct {
 	missed     bool       // an event came while op held the slot
 	reserved   bool       // the intent is not durable yet
 	gone       bool       // no longer in the table
+	crashes    crashLoop
 	leases     int
 	lastActive time.Time
 }
@@ -114,7 +117,6 @@ func (m *Manager) Use(s *Settings) {
 func (m *Manager) Open() (err error) {
 	m.store = &store{
 		head:     m.head,
-		nextPort: func() int { return m.ports.nextPort() },
 		inFlight: func() int { return int(m.inFlight.Load()) },
 		logError: func(msg string, err error) { m.log().Error(msg, zap.Error(err)) },
 		changed: func(path string) {
@@ -140,6 +142,14 @@ func (m *Manager) Open() (err error) {
 		return err
 	}
 	m.owner = loaded.Owner
+	if m.claim, err = claimOwner(m.owner); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			m.claim.Close()
+		}
+	}()
 	if loaded.Degraded != "" {
 		m.degraded.Store(&loaded.Degraded)
 	}
@@ -176,6 +186,7 @@ func (m *Manager) beginStore(runtime Runtime, loaded state) error {
 // head is what the files say besides the records.
 func (m *Manager) head() Head {
 	head := Head{Owner: m.owner, Domain: m.settings.Load().Domain}
+	head.NextPort, head.Resting = m.ports.state()
 	if why := m.degraded.Load(); why != nil {
 		head.Degraded = *why
 	}
@@ -184,7 +195,7 @@ func (m *Manager) head() Head {
 
 // fill makes the table of what the state file holds.
 func (m *Manager) fill(loaded state) {
-	m.ports = newPorts(loaded.NextPort)
+	m.ports = newPorts(loaded.NextPort, loaded.Resting)
 	for prefix, r := range loaded.Instances {
 		m.insert(prefix, &entry{rec: r, endpoint: endpointOf(r)})
 		m.ports.mark(r.Port)
@@ -215,7 +226,7 @@ func (m *Manager) Close() error {
 			active = append(active, &rec)
 		}
 	}
-	return errors.Join(m.store.putAll(active), m.store.close(), m.runtime.Close())
+	return errors.Join(m.store.putAll(active), m.claim.Close(), m.store.close(), m.runtime.Close())
 }
 
 // begin runs f in a goroutine of the Manager, and reports whether it could:
@@ -393,11 +404,23 @@ func (e *entry) show(rec *Record) {
 	if old != nil && next != nil && old.key == next.key && old.Direct == next.Direct {
 		next = old
 	}
+	if rec.Status == Failed && e.rec.Status != Failed {
+		e.crashes.failed(ran(e.rec, rec))
+	}
 	e.rec, e.endpoint = rec, next
 	e.mu.Unlock()
 	if old != nil && old != next {
 		old.end()
 	}
+}
+
+// ran is how long an instance had been running when it failed; zero: it never
+// came up.
+func ran(before, failed *Record) time.Duration {
+	if before.Status != Running || before.StartedAt == nil || failed.StoppedAt == nil {
+		return 0
+	}
+	return failed.StoppedAt.Sub(*before.StartedAt)
 }
 
 // unroute closes all connections to the instance and lets no new ones in.

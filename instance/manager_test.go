@@ -496,6 +496,43 @@ func TestAnInstanceHasOneOperationAtATime(t *testing.T) {
 	wg.Wait()
 }
 
+func TestADeletedPortIsNotGivenOutRightAfterARestart(t *testing.T) {
+	b := newBench(t, 2)
+	port := b.create("abcdefgh").Port
+	if _, err := b.manager.Delete(t.Context(), "abcdefgh"); err != nil {
+		t.Fatal(err)
+	}
+	b.reopen()
+	req := request("anotherone")
+	req.Port = &port
+	_, err := b.manager.Create(t.Context(), req)
+	b.fails(err, instance.PortTaken)
+	if in := b.create("anotherone"); in.Port == port {
+		t.Errorf("port %d was given out while a client of its last instance may still be connected", port)
+	}
+}
+
+// Docker may finish a create that nobody waits for any more.
+func TestAContainerThatComesLateIsRemovedSoon(t *testing.T) {
+	b := newBench(t, 2)
+	in := b.create("abcdefgh")
+	spec := b.engine.Containers()[0].Spec
+	spec.Prefix, spec.Port = "latecomer", in.Port+1
+	data, err := os.ReadFile(filepath.Join(b.dir, ".instances.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct{ Owner string }
+	if err := json.Unmarshal(data, &file); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.engine.Runtime(file.Owner).Create(t.Context(), spec); err != nil {
+		t.Fatal(err)
+	}
+	b.eventually("the late container is gone", func() bool { return len(b.engine.Containers()) == 1 })
+	b.answers(in)
+}
+
 func TestTwoDeletesDoNotBringTheRecordBack(t *testing.T) {
 	b := newBench(t, 1)
 	b.create("abcdefgh")

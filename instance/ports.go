@@ -30,7 +30,17 @@ type ports struct {
 	next  int               // where the search starts
 }
 
-func newPorts(next int) *ports { return &ports{taken: map[int]time.Time{}, next: next} }
+// newPorts begins its search at next. resting are ports whose quarantine was
+// not over when the state was written; no clock makes it longer.
+func newPorts(next int, resting map[int]time.Time) *ports {
+	p := &ports{taken: map[int]time.Time{}, next: next}
+	for port, until := range resting {
+		if left := time.Until(until); left > 0 {
+			p.restFor(port, min(left, portQuarantine))
+		}
+	}
+	return p
+}
 
 // take allots the port that is wanted, or else the next free one of r.
 func (p *ports) take(wanted *int, r PortRange) (int, error) {
@@ -122,17 +132,33 @@ func (p *ports) free(port int) {
 }
 
 // rest frees port once its quarantine is over.
-func (p *ports) rest(port int) {
+func (p *ports) rest(port int) { p.restFor(port, portQuarantine) }
+
+func (p *ports) restFor(port int, pause time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.taken[port] = time.Now().Add(portQuarantine)
+	p.taken[port] = time.Now().Add(pause)
 }
 
-// nextPort is where the next search starts, for the state file.
-func (p *ports) nextPort() int {
+// hold takes port whatever its state: it belongs to a record after all.
+func (p *ports) hold(port int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.next
+	p.taken[port] = time.Time{}
+}
+
+// state is what the state file keeps: where the next search begins, and the
+// ports in quarantine.
+func (p *ports) state() (next int, resting map[int]time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	resting = map[int]time.Time{}
+	for port, until := range p.taken {
+		if time.Now().Before(until) {
+			resting[port] = until.UTC().Truncate(time.Millisecond)
+		}
+	}
+	return p.next, resting
 }
 
 // canBind reports whether nobody is seen to have port now. Where it cannot be

@@ -36,14 +36,14 @@ func occupy(t *testing.T, port int) {
 
 func TestPortsAreAllottedInOrderAndOnce(t *testing.T) {
 	r := freeRange(t, 3)
-	p := newPorts(0)
+	p := newPorts(0, nil)
 	for want := r.First; want <= r.Last; want++ {
 		if got, err := p.take(nil, r); err != nil || got != want {
 			t.Fatalf("take = %d, %v, want %d", got, err, want)
 		}
 	}
-	if p.nextPort() != r.Last+1 {
-		t.Errorf("nextPort = %d, want %d", p.nextPort(), r.Last+1)
+	if next, _ := p.state(); next != r.Last+1 {
+		t.Errorf("the next search begins at %d, want %d", next, r.Last+1)
 	}
 	_, err := p.take(nil, r)
 	if KindOf(err) != NoFreePort {
@@ -58,14 +58,14 @@ func TestPortsAreAllottedInOrderAndOnce(t *testing.T) {
 func TestAPortOfAnotherProcessIsPassedOver(t *testing.T) {
 	r := freeRange(t, 2)
 	occupy(t, r.First)
-	if got, err := newPorts(r.First).take(nil, r); err != nil || got != r.Last {
+	if got, err := newPorts(r.First, nil).take(nil, r); err != nil || got != r.Last {
 		t.Errorf("take = %d, %v, want %d", got, err, r.Last)
 	}
 }
 
 func TestARefusedPortComesWithTheNextFreeOne(t *testing.T) {
 	r := freeRange(t, 4)
-	p := newPorts(r.First)
+	p := newPorts(r.First, nil)
 	if _, err := p.take(nil, r); err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func TestARefusedPortComesWithTheNextFreeOne(t *testing.T) {
 func TestADeletedPortRests(t *testing.T) {
 	r := freeRange(t, 1)
 	synctest.Test(t, func(t *testing.T) {
-		p := newPorts(0)
+		p := newPorts(0, nil)
 		port, _ := p.take(nil, r)
 		p.rest(port)
 		time.Sleep(portQuarantine - time.Millisecond)
@@ -98,4 +98,37 @@ func TestADeletedPortRests(t *testing.T) {
 			t.Errorf("still refused after its rest: %v", err)
 		}
 	})
+}
+
+func TestAPortRestsAcrossARestart(t *testing.T) {
+	r := freeRange(t, 1)
+	for _, row := range []struct{ passed, jump, left time.Duration }{
+		{time.Second, 0, portQuarantine - time.Second},
+		{portQuarantine, 0, 0},
+		{time.Second, -10 * 365 * 24 * time.Hour, portQuarantine}, // the clock was wrong when it was written
+		{time.Second, 10 * 365 * 24 * time.Hour, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			before := newPorts(0, nil)
+			port, _ := before.take(nil, r)
+			before.rest(port)
+			time.Sleep(row.passed)
+			next, resting := before.state()
+			for port := range resting {
+				resting[port] = resting[port].Add(-row.jump)
+			}
+			p := newPorts(next, resting)
+			time.Sleep(max(0, row.left-time.Millisecond))
+			if _, err := p.take(&port, r); row.left > 0 && KindOf(err) != PortTaken {
+				t.Errorf("%+v: given out while it rests: %v", row, err)
+			}
+			time.Sleep(2 * time.Millisecond)
+			if row.left == 0 {
+				p.free(port) // it was given out, as it should
+			}
+			if _, err := p.take(&port, r); err != nil {
+				t.Errorf("%+v: refused after its rest: %v", row, err)
+			}
+		})
+	}
 }

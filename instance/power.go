@@ -53,7 +53,7 @@ func (m *Manager) power(ctx context.Context, prefix, name string, wait Wait, do 
 	}
 	if holder == op {
 		if name == "start" || name == "restart" { // ending is never refused: it is what helps
-			op.quit, err = m.gate.join()
+			err = m.admit(e, op)
 		}
 		if err != nil {
 			m.finish(e, op, err) // others may have joined it
@@ -62,6 +62,24 @@ func (m *Manager) power(ctx context.Context, prefix, name string, wait Wait, do 
 		m.run(e, op, func(ctx context.Context) error { return do(ctx, e, op) })
 	}
 	return m.await(ctx, e, holder, wait)
+}
+
+// admit lets a start in, unless too many wait or e fails again and again.
+func (m *Manager) admit(e *entry, op *operation) (err error) {
+	if err := e.mayStart(); err != nil {
+		return err
+	}
+	op.quit, err = m.gate.join()
+	return err
+}
+
+func (e *entry) mayStart() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.rec.Status != Failed {
+		return nil
+	}
+	return e.crashes.check()
 }
 
 func (m *Manager) start(ctx context.Context, e *entry, op *operation) error {
@@ -110,7 +128,7 @@ func (m *Manager) startAgain(ctx context.Context, rec *Record, stopFirst bool) (
 		err = m.stopSurely(ctx, name)
 	}
 	if err == nil {
-		err = m.runtime.Start(ctx, name)
+		err = m.startSurely(ctx, name)
 	}
 	switch KindOf(err) {
 	case PortTaken:
@@ -123,16 +141,29 @@ func (m *Manager) startAgain(ctx context.Context, rec *Record, stopFirst bool) (
 	return m.startNew(ctx, rec, false)
 }
 
-// stopSurely stops a container; where the engine's answer is lost, it looks.
+// surely has the engine do call to the container of name. Where its answer is
+// lost, the outcome is looked up: an engine finishes what it was asked for.
+func (m *Manager) surely(ctx context.Context, name string, call func(context.Context, string) error, done func(Container) bool) error {
+	err := call(ctx, name)
+	if kind := KindOf(err); kind != Timeout && kind != EngineDown {
+		return err
+	}
+	c, lookErr := m.runtime.Inspect(ctx, name)
+	switch {
+	case KindOf(lookErr) == NotFound:
+		return lookErr
+	case lookErr == nil && done(c):
+		return nil
+	}
+	return err
+}
+
+func (m *Manager) startSurely(ctx context.Context, name string) error {
+	return m.surely(ctx, name, m.runtime.Start, func(c Container) bool { return c.Running })
+}
+
 func (m *Manager) stopSurely(ctx context.Context, name string) error {
-	err := m.runtime.Stop(ctx, name)
-	if KindOf(err) != Timeout {
-		return err
-	}
-	if c, lookErr := m.runtime.Inspect(ctx, name); lookErr != nil || c.Running {
-		return err
-	}
-	return nil
+	return m.surely(ctx, name, m.runtime.Stop, func(c Container) bool { return !c.Running })
 }
 
 // restore puts e back to what it was before a start or restart that did not
@@ -189,7 +220,7 @@ func (m *Manager) stop(ctx context.Context, e *entry, op *operation) error {
 	}
 	op.passed("intent")
 	close(op.intent)
-	err := m.gate.do(ctx, func() error { return m.runtime.Stop(ctx, ContainerName(rec.Prefix)) })
+	err := m.gate.do(ctx, func() error { return m.stopSurely(ctx, ContainerName(rec.Prefix)) })
 	switch {
 	case KindOf(err) == NotFound:
 		rec.ContainerID = ""
@@ -222,24 +253,26 @@ func (m *Manager) delete(ctx context.Context, e *entry, op *operation) error {
 		return err // still deleting: reconcile finishes it
 	}
 	op.passed("removed")
+	m.ports.rest(rec.Port) // before the write, which keeps the quarantine too
 	err = m.store.drop(rec.Prefix)
 	if err != nil && intentErr != nil {
+		m.ports.hold(rec.Port)
 		return err // nothing of it is durable: reconcile tries again
 	}
 	m.forget(rec, err)
 	op.passed("tombstone")
-	m.ports.rest(rec.Port)
 	return nil
 }
 
 // removeContainer lets the dev server end, then removes its container.
 func (m *Manager) removeContainer(ctx context.Context, name string) error {
-	if err := m.runtime.Stop(ctx, name); err != nil {
-		if KindOf(err) == NotFound {
-			return nil
-		}
-		return err
+	err := m.stopSurely(ctx, name)
+	if err == nil {
+		failpoint("delete.stopped")
+		err = m.surely(ctx, name, m.runtime.Remove, func(Container) bool { return false })
 	}
-	failpoint("delete.stopped")
-	return m.runtime.Remove(ctx, name)
+	if KindOf(err) == NotFound {
+		return nil
+	}
+	return err
 }

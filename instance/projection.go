@@ -1,6 +1,9 @@
 package instance
 
-import "io/fs"
+import (
+	"io/fs"
+	"time"
+)
 
 // Projection is a file generated from the records and never read back as
 // truth. A record's part is made once and kept until the record changes, so a
@@ -18,7 +21,10 @@ type Projection struct {
 
 // Head is what the files say besides the records.
 type Head struct {
-	Owner    string // uuid of the state directory
-	Domain   string
-	Degraded string // for the state file alone
+	Owner  string // uuid of the state directory
+	Domain string
+	// For the state file alone:
+	Degraded string
+	NextPort int
+	Resting  map[int]time.Time
 }

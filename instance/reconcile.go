@@ -16,8 +16,9 @@ const (
 	relistPause = 15 * time.Second
 	// retryPause is for an engine that did not answer since Open.
 	retryPause = time.Second
-	// orphanGrace spares containers that a create in progress may just be making.
-	orphanGrace = 10 * time.Second
+	// orphanGrace spares containers that a create in progress may just be
+	// making: the records are looked at before the containers.
+	orphanGrace = 5 * time.Second
 )
 
 // verb is what reconcile does about one instance.
@@ -71,6 +72,9 @@ func decide(s snapshot) []action {
 		if found, ok := s.containers[prefix]; ok {
 			c = &found
 		}
+		if c != nil && c.Undescribed {
+			continue
+		}
 		if a := decideRecord(s.records[prefix], c); a != nil {
 			a.prefix, a.was = prefix, s.records[prefix]
 			actions = append(actions, *a)
@@ -81,11 +85,25 @@ func decide(s snapshot) []action {
 		switch {
 		case s.records[prefix] != nil || s.held[prefix]:
 		case s.rebuild: // adopt has seen to it, or must not
+		case c.Undescribed:
 		case s.now.Sub(c.CreatedAt) >= orphanGrace:
 			actions = append(actions, action{verb: remove, prefix: prefix, container: c.ID, cause: "no record knows its container"})
 		}
 	}
 	return actions
+}
+
+// young returns how long it takes until the next container that no record
+// knows loses its grace; zero: there is none.
+func (s snapshot) young() time.Duration {
+	var wait time.Duration
+	for prefix, c := range s.containers {
+		left := orphanGrace - s.now.Sub(c.CreatedAt)
+		if s.records[prefix] == nil && !s.held[prefix] && !s.rebuild && left > 0 && (wait == 0 || left < wait) {
+			wait = left
+		}
+	}
+	return wait
 }
 
 // decideRecord says what is to be done about r whose container is c; nil if
@@ -187,7 +205,9 @@ func recordOf(c Container) *Record {
 // syncState says whether records and containers were made to agree since Open.
 // Until then no operation may begin: it could take what belongs to another.
 type syncState struct {
-	adopted bool // the containers of imported instances were looked for; the reconciler's alone
+	// The reconciler's alone:
+	adopted bool      // the containers of imported instances were looked for
+	due     time.Time // when everything is looked at again
 
 	mu      sync.Mutex // guards the following
 	pending map[string]bool
@@ -243,6 +263,13 @@ func (s *syncState) take() (prefixes []string, all bool) {
 	return prefixes, all
 }
 
+// dueIn has everything looked at again after wait, if not earlier.
+func (s *syncState) dueIn(wait time.Duration) {
+	if due := time.Now().Add(wait); due.Before(s.due) {
+		s.due = due
+	}
+}
+
 // notify has the reconciler look at what ev names. It never blocks.
 func (m *Manager) notify(ev Event) {
 	m.sync.mu.Lock()
@@ -264,9 +291,9 @@ func (m *Manager) reconcileLoop() {
 		if err := m.store.refresh(); err != nil { // heals what was edited, or could not be written
 			m.log().Error("writing the state", zap.Error(err))
 		}
-		pause := relistPause
+		m.sync.due = time.Now().Add(relistPause)
 		if err := m.reconcileAll(m.ctx); err != nil {
-			pause = retryPause
+			m.sync.dueIn(retryPause)
 			if text := err.Error(); text != lastErr { // else it would be a line a second
 				m.log().Warn("comparing records and containers; will try again", zap.Error(err))
 				lastErr = text
@@ -274,18 +301,18 @@ func (m *Manager) reconcileLoop() {
 		} else {
 			lastErr = ""
 		}
-		m.followEvents(time.After(pause))
+		m.followEvents()
 	}
 }
 
 // followEvents handles events of single instances until it is time to look at
 // everything.
-func (m *Manager) followEvents(relist <-chan time.Time) {
+func (m *Manager) followEvents() {
 	for {
 		select {
 		case <-m.ctx.Done():
 			return
-		case <-relist:
+		case <-time.After(time.Until(m.sync.due)):
 			return
 		case <-m.sync.wake:
 			prefixes, all := m.sync.take()
@@ -315,23 +342,26 @@ func (m *Manager) reconcileAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.execute(ctx, decide(s))
+	m.settle(ctx, s)
 	return nil
 }
 
 func (m *Manager) reconcileOne(ctx context.Context, prefix string) error {
-	e := m.lookup(prefix)
-	if e == nil {
-		return nil // nobody's: the relist judges those
+	s := snapshot{
+		records:    map[string]*Record{},
+		containers: map[string]Container{},
+		rebuild:    m.degraded.Load() != nil,
+		now:        time.Now(),
 	}
-	s := snapshot{records: map[string]*Record{}, containers: map[string]Container{}, now: time.Now()}
-	e.mu.Lock()
-	held := e.op != nil
-	e.missed = held
-	s.records[prefix] = e.rec
-	e.mu.Unlock()
-	if held {
-		return nil
+	if e := m.lookup(prefix); e != nil {
+		e.mu.Lock()
+		held := e.op != nil
+		e.missed = held
+		s.records[prefix] = e.rec
+		e.mu.Unlock()
+		if held {
+			return nil
+		}
 	}
 	c, err := m.runtime.Inspect(ctx, ContainerName(prefix))
 	switch {
@@ -340,7 +370,7 @@ func (m *Manager) reconcileOne(ctx context.Context, prefix string) error {
 	case KindOf(err) != NotFound:
 		return err
 	}
-	m.execute(ctx, decide(s))
+	m.settle(ctx, s)
 	return nil
 }
 
@@ -370,6 +400,14 @@ func (m *Manager) snapshot() snapshot {
 		e.mu.Unlock()
 	}
 	return s
+}
+
+// settle does what is decided about s, and sees to what is left for later.
+func (m *Manager) settle(ctx context.Context, s snapshot) {
+	if wait := s.young(); wait > 0 {
+		m.sync.dueIn(wait)
+	}
+	m.execute(ctx, decide(s))
 }
 
 // execute does what was decided, unless the world has changed since.
@@ -453,7 +491,7 @@ func (m *Manager) operationFor(a action) (name string, do work) {
 func (m *Manager) adopt(s snapshot) error {
 	var lost []*Record
 	for _, prefix := range slices.Sorted(maps.Keys(s.containers)) {
-		if !s.rebuild || s.records[prefix] != nil || s.held[prefix] {
+		if !s.rebuild || s.records[prefix] != nil || s.held[prefix] || s.containers[prefix].Undescribed {
 			continue
 		}
 		rec := recordOf(s.containers[prefix])

@@ -72,6 +72,8 @@ func TestDecide(t *testing.T) {
 		{"no record", nil, con(), nil,
 			"remove abcdefgh: no record knows its container"},
 		{"no record, but young", nil, con(func(c *Container) { c.CreatedAt = later }), nil, ""},
+		{"no record, not described", nil, con(func(c *Container) { c.Undescribed = true }), nil, ""},
+		{"runs, not described", rec(Running), &Container{Undescribed: true}, nil, ""},
 		{"an operation holds it", nil, con(), func(s *snapshot) { s.held["abcdefgh"] = true }, ""},
 		{"records lost, runs", nil, con(), func(s *snapshot) { s.rebuild = true },
 			""},
@@ -98,6 +100,23 @@ func TestDecide(t *testing.T) {
 				t.Errorf("decided %q, want %q", text, test.want)
 			}
 		})
+	}
+}
+
+func TestAYoungContainerIsLookedAtWhenItsGraceEnds(t *testing.T) {
+	born := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	s := snapshot{
+		records: map[string]*Record{"recorded": {}}, held: map[string]bool{"held0000": true}, now: born.Add(2 * time.Second),
+		containers: map[string]Container{
+			"recorded": {CreatedAt: born}, "held0000": {CreatedAt: born},
+			"unknown0": {CreatedAt: born}, "younger0": {CreatedAt: born.Add(time.Second)}, "older000": {CreatedAt: born.Add(-time.Hour)},
+		},
+	}
+	if got, want := s.young(), orphanGrace-2*time.Second; got != want {
+		t.Errorf("looks again in %s, want %s", got, want)
+	}
+	if s.rebuild = true; s.young() != 0 {
+		t.Errorf("looks again in %s for what a degraded state leaves alone", s.young())
 	}
 }
 

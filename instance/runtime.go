@@ -41,7 +41,8 @@ type Runtime interface {
 	Inspect(ctx context.Context, ref string) (Container, error)
 
 	// List returns all containers of this manager, running or not, each as
-	// Inspect does.
+	// Inspect does. One that the engine cannot describe is Undescribed, and
+	// hides none of the others.
 	List(ctx context.Context) ([]Container, error)
 
 	// Logs returns the last lines of the container's output, oldest first.
@@ -92,6 +93,9 @@ type Event struct {
 // Container is what the engine says of one container.
 type Container struct {
 	ID string
+	// Undescribed tells that the engine has it, but failed to say more: only
+	// ID and Spec.Prefix are known, and nothing can be decided about it.
+	Undescribed bool
 	// Spec as it can be read back from the container: enough to adopt it when
 	// the records are lost. Env includes what the image brought.
 	Spec       Spec

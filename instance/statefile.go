@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"strconv"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -22,6 +23,8 @@ type state struct {
 	Version  int    `json:"version"`
 	Owner    string `json:"owner"`
 	NextPort int    `json:"nextPort"`
+	// Resting are ports in quarantine, and until when.
+	Resting map[int]time.Time `json:"resting,omitempty"`
 	// Degraded is why creates are refused until somebody confirmed the state;
 	// empty: they are not.
 	Degraded  string             `json:"degraded,omitempty"`
@@ -90,8 +93,15 @@ func encodeRecord(r Record) ([]byte, error) {
 }
 
 // joinState makes the state file of its parts, a record a line.
-func joinState(head Head, nextPort int, blocks [][]byte) []byte {
-	text := fmt.Sprintf(`{"version":%d,"owner":%q,"nextPort":%d,`, stateVersion, head.Owner, nextPort)
+func joinState(head Head, blocks [][]byte) []byte {
+	text := fmt.Sprintf(`{"version":%d,"owner":%q,"nextPort":%d,`, stateVersion, head.Owner, head.NextPort)
+	if len(head.Resting) > 0 {
+		resting, err := json.Marshal(head.Resting)
+		if err != nil {
+			panic(err) // numbers and times only
+		}
+		text += fmt.Sprintf(`"resting":%s,`, resting)
+	}
 	if head.Degraded != "" {
 		text += fmt.Sprintf(`"degraded":%q,`, head.Degraded)
 	}

@@ -33,7 +33,6 @@ type store struct {
 	lock *os.File
 	// The following are asked, or told, at each write.
 	head     func() Head // the domain may change by a reload
-	nextPort func() int
 	inFlight func() int
 	logError func(msg string, err error)
 	logEdit  func(path, aside string)
@@ -165,9 +164,7 @@ func (s *store) begin(records map[string]*Record, projections []Projection) erro
 		Path:  stateFile,
 		Mode:  0o600,
 		Block: encodeRecord,
-		Join: func(head Head, blocks [][]byte) []byte {
-			return joinState(head, s.nextPort(), blocks)
-		},
+		Join:  joinState,
 	}
 	for i, p := range append([]Projection{truth}, projections...) {
 		s.files = append(s.files, newOutFile(s.disk, s.dir, i, p, s.logEdit))

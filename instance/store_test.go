@@ -17,9 +17,10 @@ import (
 // lonelyStore is a store without a Manager, on d; nil: the real disk.
 func lonelyStore(t testing.TB, d disk) *store {
 	return &store{
-		disk:     d,
-		head:     func() Head { return Head{Owner: "11111111-2222-3333-4444-555555555555", Domain: "sandbox.example.com"} },
-		nextPort: func() int { return 5180 },
+		disk: d,
+		head: func() Head {
+			return Head{Owner: "11111111-2222-3333-4444-555555555555", Domain: "sandbox.example.com", NextPort: 5180}
+		},
 		inFlight: func() int { return 0 },
 		logError: func(msg string, err error) { t.Log(msg, err) },
 		logEdit:  func(path, aside string) { t.Log("edited", path, aside) },
@@ -268,7 +269,7 @@ func TestALostStateFileIsNoFirstStart(t *testing.T) {
 // fileOf is a state file with records, and a right checksum.
 func fileOf(t *testing.T, records string) string {
 	t.Helper()
-	return string(joinState(Head{Owner: "11111111-2222-3333-4444-555555555555"}, 5174, [][]byte{[]byte(records)}))
+	return string(joinState(Head{Owner: "11111111-2222-3333-4444-555555555555", NextPort: 5174}, [][]byte{[]byte(records)}))
 }
 
 func recordJSON(t *testing.T) string {
@@ -290,7 +291,7 @@ func TestACorruptStateFileIsSetAside(t *testing.T) {
 		"bad prefix":      fileOf(t, strings.ReplaceAll(recordJSON(t), "aaaaaaaa", "../../etc")),
 		"null record":     fileOf(t, `"aaaaaaaa":null`),
 		"no port":         fileOf(t, strings.Replace(recordJSON(t), `"port":5200`, `"port":0`, 1)),
-		"no owner":        string(joinState(Head{}, 5174, nil)),
+		"no owner":        string(joinState(Head{NextPort: 5174}, nil)),
 		"one port, twice": fileOf(t, recordJSON(t)+","+strings.ReplaceAll(recordJSON(t), "aaaaaaaa", "bbbbbbbb")),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -3,11 +3,14 @@ package instance_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
@@ -84,6 +87,31 @@ func TestNothingTakesWhatBelongsToALostRecord(t *testing.T) {
 	if got := b.awaitStatus("aaaaaaaa", instance.Running, ""); got.ContainerID != in.ContainerID {
 		t.Errorf("its container is now %s", got.ContainerID)
 	}
+}
+
+func TestACopyOfTheDirectoryIsRefusedWhileTheOtherWorks(t *testing.T) {
+	b := newBench(t, 1)
+	in := b.create("abcdefgh")
+	original := b.manager
+	copied := t.TempDir()
+	if err := os.CopyFS(copied, os.DirFS(b.dir)); err != nil {
+		t.Fatal(err)
+	}
+	second := instance.New(copied, func(owner string) (instance.Runtime, error) { return b.engine.Runtime(owner), nil })
+	second.Use(b.settings())
+	err := second.Open()
+	b.fails(err, instance.StateFailed)
+	if !strings.Contains(err.Error(), "copy of this state directory") {
+		t.Errorf("it does not say why: %v", err)
+	}
+	b.answers(in)
+	original.Close()
+	third := instance.New(copied, func(owner string) (instance.Runtime, error) { return b.engine.Runtime(owner), nil })
+	third.Use(b.settings())
+	if err := third.Open(); err != nil {
+		t.Errorf("refused although the other one has ended: %v", err)
+	}
+	third.Close()
 }
 
 func TestCloseAfterAnOpenThatFailed(t *testing.T) {
@@ -168,6 +196,84 @@ func TestALostAnswerLosesNoRestart(t *testing.T) {
 			}
 			b.answers(in)
 		})
+	}
+}
+
+func TestAnInstanceThatKeepsFailingIsHeldBack(t *testing.T) {
+	b := newBench(t, 1)
+	req := request("abcdefgh", "TEST_MODE", "exit")
+	req.Wait = instance.WaitNone
+	if _, err := b.manager.Create(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	b.eventually("it has failed", func() bool {
+		in, _ := b.manager.Get("abcdefgh")
+		return in.Status == instance.Failed
+	})
+	var last time.Duration
+	for failures := 1; failures <= 2; failures++ {
+		_, err := b.manager.Start(t.Context(), "abcdefgh", "")
+		e := b.failure(err, instance.Overloaded)
+		if e.Details["failures"] != failures || e.RetryAfter <= last {
+			t.Errorf("after %d failures: %v, retry after %s, before that %s", failures, e.Details, e.RetryAfter, last)
+		}
+		last = e.RetryAfter
+		if failures == 1 {
+			b.eventually("a start is tried", func() bool {
+				_, err = b.manager.Start(t.Context(), "abcdefgh", "")
+				return instance.KindOf(err) != instance.Overloaded
+			})
+			b.fails(err, instance.Exited)
+		}
+	}
+	if _, err := b.manager.Delete(t.Context(), "abcdefgh"); err != nil {
+		t.Errorf("a delete is never held back: %v", err)
+	}
+}
+
+// An engine finishes what it was asked for, whether its answer arrives or not.
+func TestALostAnswerIsLookedUp(t *testing.T) {
+	operations := map[string]func(m *instance.Manager) error{
+		"create": func(m *instance.Manager) error {
+			_, err := m.Create(t.Context(), request("created0"))
+			return err
+		},
+		"start": func(m *instance.Manager) error {
+			_, err := m.Start(t.Context(), "stopped0", "")
+			return err
+		},
+		"stop": func(m *instance.Manager) error {
+			_, err := m.Stop(t.Context(), "running0")
+			return err
+		},
+		"delete": func(m *instance.Manager) error {
+			_, err := m.Delete(t.Context(), "running0")
+			return err
+		},
+	}
+	for _, row := range []struct{ operation, call string }{
+		{"create", "Start"}, {"start", "Start"}, {"stop", "Stop"}, {"delete", "Stop"}, {"delete", "Remove"},
+	} {
+		for _, kind := range []instance.Kind{instance.Timeout, instance.EngineDown} {
+			t.Run(fmt.Sprintf("%s/%s/%s", row.operation, row.call, kind), func(t *testing.T) {
+				b := newBench(t, 3)
+				b.create("running0")
+				b.create("stopped0")
+				if _, err := b.manager.Stop(t.Context(), "stopped0"); err != nil {
+					t.Fatal(err)
+				}
+				var lost atomic.Bool
+				b.engine.LoseAnswer(func(_ context.Context, made, _ string) error {
+					if made == row.call && lost.CompareAndSwap(false, true) {
+						return &instance.Error{Kind: kind, Message: "no answer"}
+					}
+					return nil
+				})
+				if err := operations[row.operation](b.manager); err != nil || !lost.Load() {
+					t.Errorf("got %v, an answer was lost: %v", err, lost.Load())
+				}
+			})
+		}
 	}
 }
 

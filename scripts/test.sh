@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs all tests, with all that they need; arguments go to go test, in place of
-# ./... :
+# Runs all tests, with all that they need, and then the fuzz targets for half a
+# minute each. Arguments go to go test, in place of all that:
 #
 #	scripts/test.sh ./test -run Vite
 set -euo pipefail
@@ -16,7 +16,14 @@ scripts/compose.sh >/dev/null
 DOCKER_HOST=$(docker_endpoint)
 export DOCKER_HOST
 
-[ $# -gt 0 ] || set -- ./...
 # -count=1: what a test finds depends on Docker, of which Go's test cache knows
 # nothing.
-exec go test -race -count=1 -timeout 20m "$@"
+go_test() { go test -race -count=1 -timeout 60m "$@"; }
+
+if [ $# -gt 0 ]; then
+	go_test "$@"
+	exit
+fi
+go_test ./...
+# Without ./caddymodule, which takes minutes to build for it.
+scripts/fuzz.sh 30s ./caddymodule/request ./dockerops ./instance

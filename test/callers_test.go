@@ -29,7 +29,6 @@ func tally(t testing.TB, answers []told) map[string]int {
 }
 
 func TestAThousandCreatesOfOnePrefixGiveOneInstance(t *testing.T) {
-	takesMinutes(t)
 	c := startCaddy(t, options{})
 	callers := make([]ask, thousand)
 	for n := range callers {
@@ -46,7 +45,6 @@ func TestAThousandCreatesOfOnePrefixGiveOneInstance(t *testing.T) {
 }
 
 func TestAThousandCreatesOnTwentyPorts(t *testing.T) {
-	takesMinutes(t)
 	c := startCaddy(t, options{Ports: freeRange(20)})
 	callers := make([]ask, thousand)
 	for n := range callers {
@@ -104,15 +102,11 @@ func connections(t testing.TB, address string, n int) (conns []net.Conn, closeAl
 }
 
 func TestSlowAndIdleClientsHoldNobodyUp(t *testing.T) {
-	takesMinutes(t)
 	c := startCaddy(t, options{})
 	made := c.api.create(t, createRequest{Prefix: "servedwell"})
 	before := c.goroutines(t)
 
-	idleOnes := 2000
-	if soaking() {
-		idleOnes = 5000
-	}
+	const idleOnes = 5000
 	_, hangUp := connections(t, c.visitor.addr, idleOnes)
 	slow, giveUp := connections(t, fmt.Sprintf("127.0.0.1:%d", c.httpPort), 500)
 	trickled := make(chan struct{})
@@ -155,7 +149,6 @@ func TestSlowAndIdleClientsHoldNobodyUp(t *testing.T) {
 // 256 files are fewer than clients come: connections have to wait, those that
 // there are go on, and nothing breaks.
 func TestTooFewDescriptorsBreakNothing(t *testing.T) {
-	takesMinutes(t)
 	const descriptors = 256
 	c := startCaddy(t, options{Wrap: []string{"prlimit", fmt.Sprintf("--nofile=%d:%d", descriptors, descriptors)}})
 	made := c.api.create(t, createRequest{Prefix: "fewfiles"})

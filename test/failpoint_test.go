@@ -79,7 +79,6 @@ var crashes = []crash{
 }
 
 func TestEveryFailpointIsTried(t *testing.T) {
-	takesMinutes(t)
 	t.Parallel()
 	command := exec.Command(crashableCaddy(t))
 	command.Env = append(os.Environ(), "SANDBOX_FAILPOINT=list")
@@ -140,7 +139,6 @@ type crashRun struct {
 }
 
 func TestACrashAtAnyStep(t *testing.T) {
-	takesMinutes(t)
 	t.Parallel()
 	for i, crash := range crashes {
 		t.Run(crash.op+"/"+crash.point, func(t *testing.T) {

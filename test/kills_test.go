@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -25,11 +23,12 @@ const (
 // TestKillsAtRandomMoments has callers create, delete, start and stop while
 // Caddy is killed again and again, also while it recovers. What was answered
 // must hold, and what nobody touched must run on.
-// SANDBOX_SOAK_KILLS sets the number of kills.
 func TestKillsAtRandomMoments(t *testing.T) {
-	takesMinutes(t)
 	t.Parallel()
-	kills := intFromEnv(t, "SANDBOX_SOAK_KILLS", 100)
+	kills := 100
+	if soaking() {
+		kills = 1000
+	}
 	c := startCaddy(t, options{Binary: crashableCaddy(t), Ports: freeRange(2000)})
 	bystander := c.admin.create(t, createRequest{Prefix: "neverkilled"})
 	before := c.stateOf(t, bystander.Prefix)
@@ -76,20 +75,6 @@ func TestKillsAtRandomMoments(t *testing.T) {
 	if sum.acked < kills/2 || sum.cut < kills {
 		t.Error("too little happened for that to mean anything")
 	}
-}
-
-// intFromEnv is the number in a variable of the environment, or else usual.
-func intFromEnv(t testing.TB, name string, usual int) int {
-	t.Helper()
-	text := os.Getenv(name)
-	if text == "" {
-		return usual
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		t.Fatalf("%s is %q: it must be a number of at least 1", name, text)
-	}
-	return n
 }
 
 // killUnder has all call until so many calls were acknowledged, but at most
@@ -316,12 +301,11 @@ func (c *caddyServer) checkKnown(t *testing.T, k *known, now instanceView) {
 }
 
 // awaitNoOrphans waits until each container has an instance, and returns how
-// long that took. Reconcile spares containers of the last 10 s and looks every
-// 15 s.
+// long that took; 10 s at most are promised.
 func (c *caddyServer) awaitNoOrphans(t *testing.T) time.Duration {
 	t.Helper()
 	begun := time.Now()
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, 10*time.Second, func() error {
 		instances := c.readFiles(t).Instances
 		ports := map[string]string{}
 		for _, found := range c.containers(t) {

@@ -71,6 +71,10 @@ func setUp() (tearDown func(), err error) {
 	return tearDown, nil
 }
 
+// soaking (SANDBOX_SOAK=1, make soak) has the tests of chance take ten times as
+// many of them.
+func soaking() bool { return os.Getenv("SANDBOX_SOAK") != "" }
+
 // buildCaddy builds cmd/caddy with the race detector. Benchmarks go without:
 // they compare speeds, and the detector is not what users run.
 func buildCaddy(binary string) error {

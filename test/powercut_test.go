@@ -20,14 +20,12 @@ import (
 // what was only in the page cache is not in it. Without any sync, each cut finds
 // losses. That of a folder alone is not missed: the next file's sync commits the
 // rename, too (the tests of package instance forget what was not synced).
-// SANDBOX_SOAK, if set, makes 30 cuts of 5.
 func TestAPowerCutKeepsWhatWasAnswered(t *testing.T) {
-	takesMinutes(t)
 	t.Parallel()
 	needRoot(t)
 	needCommands(t, "mkfs.ext4", "e2fsck", "mount")
 	cuts := 5
-	if os.Getenv("SANDBOX_SOAK") != "" {
+	if soaking() {
 		cuts = 30
 	}
 	puts, drops := 0, 0

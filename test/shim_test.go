@@ -26,19 +26,6 @@ import (
 	"github.com/docker/docker/api/types/container"
 )
 
-// soaking (SANDBOX_SOAK=1) makes the long tests as long as they should be; else
-// they are cut short for those who wait for the result.
-func soaking() bool { return os.Getenv("SANDBOX_SOAK") != "" }
-
-// takesMinutes leaves a test to `make test-long` and `make soak`: it takes long,
-// and a machine of its own, for it stops engines and fills queues.
-func takesMinutes(t testing.TB) {
-	t.Helper()
-	if os.Getenv("SANDBOX_LONG") == "" && !soaking() {
-		t.Skip("takes minutes and the whole machine: make test-long")
-	}
-}
-
 // faultyEngine is a socket in front of the Docker Engine at which single calls
 // go wrong. Unlike [dockerShim], which works below it, it knows HTTP.
 type faultyEngine struct {
@@ -320,7 +307,6 @@ func isStream(r *http.Request) bool {
 // Whatever Docker does to our calls: each is answered in time and in words,
 // visitors do not notice, and afterwards records and containers agree.
 func TestFaultsOfDockerEndWell(t *testing.T) {
-	takesMinutes(t)
 	t.Parallel()
 	for name, what := range map[string]fault{
 		"delays":                         delays,
@@ -500,14 +486,10 @@ func (v *visiting) stop(t testing.TB) (asked int, p99 time.Duration) {
 
 // Not parallel: it measures.
 func TestABlackHoleInPlaceOfDocker(t *testing.T) {
-	takesMinutes(t)
 	shim, endpoint := startFaultyEngine(t)
 	c := startCaddy(t, options{Docker: endpoint, Ports: freeRange(60)})
 	made := c.api.create(t, createRequest{Prefix: "blackhole"})
-	lasting := 20 * time.Second
-	if soaking() {
-		lasting = time.Minute
-	}
+	const lasting = time.Minute
 
 	visitors := c.visitor.keepVisiting(made.URL, 4)
 	readers := keepAsking(2, func() error {
@@ -604,7 +586,6 @@ func (c *caddyServer) openFiles(t testing.TB) int {
 }
 
 func TestEnginesOfAllVersionsAreSpokenTo(t *testing.T) {
-	takesMinutes(t)
 	t.Parallel()
 	for _, has := range []struct{ version, oldest string }{{"1.44", "1.24"}, {"1.52", "1.44"}} {
 		t.Run(has.version, func(t *testing.T) {
@@ -641,7 +622,6 @@ func TestEnginesOfAllVersionsAreSpokenTo(t *testing.T) {
 }
 
 func TestHalfOfAllEventsLost(t *testing.T) {
-	takesMinutes(t)
 	t.Parallel()
 	shim, endpoint := startFaultyEngine(t)
 	c := startCaddy(t, options{Docker: endpoint})
@@ -693,7 +673,6 @@ func TestHalfOfAllEventsLost(t *testing.T) {
 }
 
 func TestEightOperationsRunAndSixtyFourWait(t *testing.T) {
-	takesMinutes(t)
 	t.Parallel()
 	shim, endpoint := startFaultyEngine(t)
 	c := startCaddy(t, options{Docker: endpoint, Ports: freeRange(120)})

@@ -88,7 +88,6 @@ func TestStoppingClosesWebSocketsWith1001(t *testing.T) {
 // The port and the address of an instance are given to the next one. Whoever
 // was connected to the old one must not end up there.
 func TestTheSuccessorHearsNothingOfOldConnections(t *testing.T) {
-	takesMinutes(t)
 	t.Parallel()
 	c := startCaddy(t, options{Ports: freeRange(1)})
 	networkOfOneAddress(t, c)
