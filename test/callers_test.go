@@ -2,8 +2,10 @@ package test
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -47,9 +49,11 @@ func TestAThousandCreatesOfOnePrefixGiveOneInstance(t *testing.T) {
 func TestAThousandCreatesOnTwentyPorts(t *testing.T) {
 	c := startCaddy(t, options{Ports: freeRange(20)})
 	callers := make([]ask, thousand)
+	body := map[string]string{"BALLAST": strings.Repeat("x", 10<<10)}
 	for n := range callers {
-		callers[n] = creating(fmt.Sprintf("caller%04d", n))
+		callers[n] = ask{http.MethodPost, "/api/instances", createRequest{Prefix: fmt.Sprintf("caller%04d", n), Env: body}}
 	}
+	before := c.heap(t)
 	begun := time.Now()
 	answers := askAtOnce(c.admin, callers)
 	outcomes := tally(t, answers)
@@ -74,11 +78,37 @@ func TestAThousandCreatesOnTwentyPorts(t *testing.T) {
 	if n := len(c.containers(t)); n != created {
 		t.Errorf("%d containers after %d answers of 201", n, created)
 	}
+	http.DefaultClient.CloseIdleConnections()
+	eventually(t, 20*time.Second, func() error { // a kept body of each would be 10 MiB
+		if after := c.heap(t); after > before+5<<20 {
+			return fmt.Errorf("%d KiB in use after %d callers, %d before", after>>10, thousand, before>>10)
+		}
+		return nil
+	})
 	// What was turned away can come back as long as there is a port.
 	for ; created < 20; created++ {
 		c.api.create(t, createRequest{})
 	}
 	c.api.call(t, http.MethodPost, "/api/instances", nil).expect(t, http.StatusServiceUnavailable, 1008)
+}
+
+// heap is how many bytes Caddy has in use after a collection.
+func (c *caddyServer) heap(t testing.TB) (inUse int) {
+	t.Helper()
+	res, err := http.Get("http://" + c.adminAddr + "/debug/pprof/heap?gc=1&debug=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, stats, _ := strings.Cut(string(text), "# HeapAlloc = ")
+	if _, err := fmt.Sscan(stats, &inUse); err != nil {
+		t.Fatalf("no figure of the heap in %s: %v", text, err)
+	}
+	return inUse
 }
 
 // connections opens n to an address. They are closed at the end of the test or
