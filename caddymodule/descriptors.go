@@ -7,8 +7,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
 
 // A tenth of the file descriptors that this process may have, and at least so
@@ -102,10 +100,5 @@ func (h *Handler) refuseStream(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 1 {
 		w.Header().Set("Connection", "close")
 	}
-	refuse(w, r, &instance.Error{
-		Kind: instance.Overloaded,
-		Message: "this server has no file descriptors left for one more WebSocket or event stream: " +
-			"close some, or try again later",
-		RetryAfter: 5 * time.Second,
-	}, h.app.settings.Log)
+	refuse(w, r, tooMuch("no file descriptors to spare for one more WebSocket or event stream (ulimit -n)", nil), h.app.settings.Log)
 }

@@ -1,8 +1,13 @@
 package caddymodule
 
 import (
+	"bufio"
+	"fmt"
+	"net"
 	"net/http"
 	"os"
+	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -94,5 +99,49 @@ func TestWhatBeginsAStream(t *testing.T) {
 		if got := beginsStream(&test.request); got != test.want {
 			t.Errorf("%s: %v", name, got)
 		}
+	}
+}
+
+func TestAConnectionThatNoDescriptorIsLeftFor(t *testing.T) {
+	s := startServer(t, config{})
+	s.create(t, "noroom01")
+	conn, err := net.Dial("tcp", s.site())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	answers := bufio.NewReader(conn)
+	ask := func(host string) *http.Response {
+		t.Helper()
+		if _, err := fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", host); err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.ReadResponse(answers, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res
+	}
+	readAnswer(t, ask(hostOf("unknown1"))).expect(t, http.StatusNotFound, 1004)
+
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := limit
+	none.Cur = 3 // what is open stays so
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	res := ask(hostOf("noroom01"))
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	a := readAnswer(t, res).expect(t, http.StatusServiceUnavailable, 1106)
+	if a.Header.Get("Retry-After") == "" || !strings.Contains(a.Message, "no file descriptor left") {
+		t.Errorf("Retry-After %q, %s", a.Header.Get("Retry-After"), a.raw)
+	}
+	if res := ask(hostOf("noroom01")); res.StatusCode != http.StatusOK {
+		t.Errorf("with descriptors again: %d", res.StatusCode)
 	}
 }

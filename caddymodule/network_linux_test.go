@@ -147,7 +147,7 @@ func TestAServerOutOfPortsSaysSo(t *testing.T) {
 	if len(sockets) < ephemeral*8/10 {
 		t.Errorf("only %d connections at %d ports", len(sockets), ephemeral)
 	}
-	if n := strings.Count(s.log(t), "no port is left"); n != 1 {
+	if n := strings.Count(s.log(t), "connecting to an instance: this server has no port left"); n != 1 {
 		t.Errorf("the log says so %d times, want once", n)
 	}
 	// Other instances have ports of their own, and what is open goes on.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"syscall"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -113,12 +112,11 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	// variables, which others write.
 	ctx := context.WithValue(r.Context(), targetKey{}, target{endpoint, to.Address})
 	res, err := t.pool.RoundTrip(r.WithContext(ctx))
-	if errors.Is(err, syscall.EADDRNOTAVAIL) {
+	if short := shortage(err); short != nil {
 		if t.warn.mayDo(10 * time.Second) {
-			t.log.Warn("no port is left for connections to an instance; sysctl net.ipv4.ip_local_port_range has the range",
-				zap.String("address", to.Address), zap.Error(err))
+			t.log.Warn("connecting to an instance: "+short.Message, zap.String("address", to.Address), zap.Error(err))
 		}
-		return refusal(r, noPortLeft(err), t.log), nil
+		return refusal(r, short, t.log), nil
 	}
 	if err == nil {
 		asWebSocket(res)
@@ -130,7 +128,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 func (t *Transport) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	to := ctx.Value(targetKey{}).(target)
 	conn, err := t.dialer.DialContext(ctx, "tcp", to.address)
-	if errors.Is(err, syscall.EADDRNOTAVAIL) {
+	if shortage(err) != nil {
 		return nil, err
 	}
 	if err != nil {

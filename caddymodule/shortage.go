@@ -2,9 +2,11 @@ package caddymodule
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net/http"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -12,20 +14,33 @@ import (
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
 
-// noPortLeft is said while the kernel has no port for the near end of one more
-// connection to an instance: by default there are 28 232 to each.
-func noPortLeft(cause error) *instance.Error {
+// shortage tells what this machine lacks for one more connection to an instance,
+// if that is why there is none; else nil.
+func shortage(err error) *instance.Error {
+	lacks := ""
+	switch {
+	case errors.Is(err, syscall.EADDRNOTAVAIL): // by default, there are 28 232 for each instance
+		lacks = "no port left for its end of one more connection to the instance (net.ipv4.ip_local_port_range)"
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		lacks = "no file descriptor left for one more connection to the instance (ulimit -n)"
+	default:
+		return nil
+	}
+	return tooMuch(lacks, err)
+}
+
+// tooMuch is said while this machine lacks something that clients hold.
+func tooMuch(lacks string, cause error) *instance.Error {
 	return &instance.Error{
-		Kind: instance.Overloaded,
-		Message: "this server has no port left for one more connection to the instance: " +
-			"close some, or try again later",
+		Kind:       instance.Overloaded,
+		Message:    "this server has " + lacks + ": close some, or try again later",
 		RetryAfter: 5 * time.Second,
 		Err:        cause,
 	}
 }
 
 // refusal is our answer to r as a response. Given an error, reverse_proxy would
-// try again, and again, which is not what a kernel without ports needs.
+// try again, and again, which is not what a machine at its end needs.
 func refusal(r *http.Request, err error, log *zap.Logger) *http.Response {
 	w := &recorder{header: http.Header{}}
 	refuse(w, r, err, log)
