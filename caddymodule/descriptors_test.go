@@ -111,9 +111,9 @@ func TestAConnectionThatNoDescriptorIsLeftFor(t *testing.T) {
 	}
 	defer conn.Close()
 	answers := bufio.NewReader(conn)
-	ask := func(host string) *http.Response {
+	ask := func(host, accept string) *http.Response {
 		t.Helper()
-		if _, err := fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", host); err != nil {
+		if _, err := fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nAccept: %s\r\n\r\n", host, accept); err != nil {
 			t.Fatal(err)
 		}
 		res, err := http.ReadResponse(answers, nil)
@@ -122,7 +122,7 @@ func TestAConnectionThatNoDescriptorIsLeftFor(t *testing.T) {
 		}
 		return res
 	}
-	readAnswer(t, ask(hostOf("unknown1"))).expect(t, http.StatusNotFound, 1004)
+	readAnswer(t, ask(hostOf("unknown1"), "*/*")).expect(t, http.StatusNotFound, 1004)
 
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
@@ -133,15 +133,21 @@ func TestAConnectionThatNoDescriptorIsLeftFor(t *testing.T) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
 		t.Fatal(err)
 	}
-	res := ask(hostOf("noroom01"))
+	res := ask(hostOf("noroom01"), "*/*")
+	answer := readAnswer(t, res)
+	page := ask(hostOf("noroom01"), "text/html")
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	a := readAnswer(t, res).expect(t, http.StatusServiceUnavailable, 1106)
+	a := answer.expect(t, http.StatusServiceUnavailable, 1106)
 	if a.Header.Get("Retry-After") == "" || !strings.Contains(a.Message, "no file descriptor left") {
 		t.Errorf("Retry-After %q, %s", a.Header.Get("Retry-After"), a.raw)
 	}
-	if res := ask(hostOf("noroom01")); res.StatusCode != http.StatusOK {
+	if page.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("a browser got %d", page.StatusCode)
+	}
+	checkPage(t, page, hostOf("noroom01"))
+	if res := ask(hostOf("noroom01"), "*/*"); res.StatusCode != http.StatusOK {
 		t.Errorf("with descriptors again: %d", res.StatusCode)
 	}
 }

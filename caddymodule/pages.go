@@ -43,6 +43,7 @@ var (
 	unknownPage  = pageText{Title: "No sandbox here", Text: "There is no sandbox at this address. It may have been deleted."}
 	timeoutPage  = pageText{Title: "No answer", Text: "The dev server of this sandbox did not answer in time."}
 	silentPage   = pageText{Title: "No answer yet", Text: "This sandbox runs, but its dev server does not answer yet. The page loads again by itself.", Refresh: 2}
+	busyPage     = pageText{Title: "Too much at once", Text: "This server has as many connections as it can. The page loads again by itself.", Refresh: 10}
 	noRoutesPage = pageText{Title: "Not ready", Text: "This proxy does not know its sandboxes yet. The page loads again by itself.", Refresh: 2}
 	startingPage = pageText{Title: "Starting", Text: "This sandbox is starting. The page loads again by itself.", Refresh: 2}
 )
@@ -66,6 +67,8 @@ func pageFor(e *instance.Error) (pageText, bool) {
 		return timeoutPage, true
 	case instance.NotOpen:
 		return noRoutesPage, true
+	case instance.Overloaded:
+		return busyPage, true
 	case instance.NotRunning:
 		status, _ := e.Details["status"].(instance.Status)
 		page, ok := statusPages[status]
