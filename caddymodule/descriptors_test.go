@@ -75,7 +75,7 @@ func TestDescriptorsOfThisProcess(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer file.Close()
+		t.Cleanup(func() { file.Close() })
 	}
 	if after, _ := countDescriptors(); after < before+more/2 || after > before+2*more { // others open and close theirs
 		t.Errorf("%d descriptors, %d before %d more were opened", after, before, more)

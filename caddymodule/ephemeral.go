@@ -44,8 +44,8 @@ func overlapAdvice(ports instance.PortRange, kernel, reserved string) string {
 		"choose others, or run sysctl -w net.ipv4.ip_local_reserved_ports=%d-%d", from, to, first, last, from, to)
 }
 
-// keptFree reports whether all of from to to is in a list like "80,5174-6000",
-// whose ranges the kernel keeps in order and joined.
+// keptFree reports whether a list like "80,5174-6000", whose ranges the kernel
+// keeps in order and joined, holds all from the first port to the last.
 func keptFree(from, to int, list string) bool {
 	for entry := range strings.SplitSeq(strings.TrimSpace(list), ",") {
 		low, high, isRange := strings.Cut(entry, "-")

@@ -17,7 +17,7 @@ import (
 // shortage tells what this machine lacks for one more connection to an instance,
 // if that is why there is none; else nil.
 func shortage(err error) *instance.Error {
-	lacks := ""
+	var lacks string
 	switch {
 	case errors.Is(err, syscall.EADDRNOTAVAIL): // by default, there are 28 232 for each instance
 		lacks = "no port left for its end of one more connection to the instance (net.ipv4.ip_local_port_range)"

@@ -49,11 +49,9 @@ func TestAThousandCreatesOfOnePrefixGiveOneInstance(t *testing.T) {
 func TestAThousandCreatesOnTwentyPorts(t *testing.T) {
 	c := startCaddy(t, options{Ports: freeRange(20)})
 	callers := make([]ask, thousand)
-	body := map[string]string{"BALLAST": strings.Repeat("x", 10<<10)}
 	for n := range callers {
-		callers[n] = ask{http.MethodPost, "/api/instances", createRequest{Prefix: fmt.Sprintf("caller%04d", n), Env: body}}
+		callers[n] = creating(fmt.Sprintf("caller%04d", n))
 	}
-	before := c.heap(t)
 	begun := time.Now()
 	answers := askAtOnce(c.admin, callers)
 	outcomes := tally(t, answers)
@@ -78,18 +76,43 @@ func TestAThousandCreatesOnTwentyPorts(t *testing.T) {
 	if n := len(c.containers(t)); n != created {
 		t.Errorf("%d containers after %d answers of 201", n, created)
 	}
-	http.DefaultClient.CloseIdleConnections()
-	eventually(t, 20*time.Second, func() error { // a kept body of each would be 10 MiB
-		if after := c.heap(t); after > before+5<<20 {
-			return fmt.Errorf("%d KiB in use after %d callers, %d before", after>>10, thousand, before>>10)
-		}
-		return nil
-	})
 	// What was turned away can come back as long as there is a port.
 	for ; created < 20; created++ {
 		c.api.create(t, createRequest{})
 	}
 	c.api.call(t, http.MethodPost, "/api/instances", nil).expect(t, http.StatusServiceUnavailable, 1008)
+}
+
+// What callers send is not kept: neither of those that are served, nor of those
+// that are turned away.
+func TestAThousandLargeBodiesLeaveNothing(t *testing.T) {
+	c := startCaddy(t, options{Ports: freeRange(5)})
+	large := func(prefix, template string) ask {
+		env := map[string]string{"BALLAST": strings.Repeat("x", 10<<10)}
+		return ask{http.MethodPost, "/api/instances", createRequest{Prefix: prefix, Template: template, Env: env}}
+	}
+	c.admin.call(t, http.MethodPost, "/api/instances", large("largebody", "").body).expect(t, http.StatusCreated, 0)
+	before := c.heap(t)
+	const atOnce = 50
+	for range thousand / atOnce {
+		callers := make([]ask, atOnce)
+		for n := range callers {
+			callers[n] = large("largebody", "") // it exists
+			if n%2 == 0 {
+				callers[n] = large(fmt.Sprintf("caller%04d", n), "none")
+			}
+		}
+		if outcomes := tally(t, askAtOnce(c.admin, callers)); outcomes["400, code 1002"] != atOnce/2 || outcomes["400, code 1007"] != atOnce/2 {
+			t.Fatalf("answers: %v", outcomes)
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+	eventually(t, 20*time.Second, func() error {
+		if after := c.heap(t); after > before+5<<20 { // all bodies are 10 MiB
+			return fmt.Errorf("%d KiB are in use, %d before", after>>10, before>>10)
+		}
+		return nil
+	})
 }
 
 // heap is how many bytes Caddy has in use after a collection.
