@@ -124,7 +124,9 @@ func (w *worker) insist(method, path string, body any, headers ...header) (a ans
 			w.lost++
 			continue
 		}
-		if a.Code != 1106 && a.Code != 1108 && a.Code != 1005 {
+		switch a.Code {
+		case 1005, 1106, 1108, 1102, 1103: // the latter two: Docker is slow in such a storm
+		default:
 			return a, nil
 		}
 	}
