@@ -46,14 +46,20 @@ func (m *Manager) power(ctx context.Context, prefix, name string, wait Wait, do 
 	if err := m.sync.await(ctx); err != nil {
 		return Instance{}, err
 	}
+	starts := name == "start" || name == "restart"
+	if starts {
+		if err := e.awaitTurn(ctx); err != nil {
+			return Instance{}, err
+		}
+	}
 	op := newOperation(ctx, name, wait)
 	holder, err := e.claim(op)
 	if err != nil {
 		return Instance{}, err
 	}
 	if holder == op {
-		if name == "start" || name == "restart" { // ending is never refused: it is what helps
-			err = m.admit(e, op)
+		if starts { // ending is never refused: it is what helps
+			op.quit, err = m.gate.join()
 		}
 		if err != nil {
 			m.finish(e, op, err) // others may have joined it
@@ -62,24 +68,6 @@ func (m *Manager) power(ctx context.Context, prefix, name string, wait Wait, do 
 		m.run(e, op, func(ctx context.Context) error { return do(ctx, e, op) })
 	}
 	return m.await(ctx, e, holder, wait)
-}
-
-// admit lets a start in, unless too many wait or e fails again and again.
-func (m *Manager) admit(e *entry, op *operation) (err error) {
-	if err := e.mayStart(); err != nil {
-		return err
-	}
-	op.quit, err = m.gate.join()
-	return err
-}
-
-func (e *entry) mayStart() error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.rec.Status != Failed {
-		return nil
-	}
-	return e.crashes.check()
 }
 
 func (m *Manager) start(ctx context.Context, e *entry, op *operation) error {

@@ -210,21 +210,17 @@ func TestAnInstanceThatKeepsFailingIsHeldBack(t *testing.T) {
 		in, _ := b.manager.Get("abcdefgh")
 		return in.Status == instance.Failed
 	})
-	var last time.Duration
-	for failures := 1; failures <= 2; failures++ {
+	begun := time.Now()
+	for range 2 { // after 1 and 2 s
 		_, err := b.manager.Start(t.Context(), "abcdefgh", "")
-		e := b.failure(err, instance.Overloaded)
-		if e.Details["failures"] != failures || e.RetryAfter <= last {
-			t.Errorf("after %d failures: %v, retry after %s, before that %s", failures, e.Details, e.RetryAfter, last)
-		}
-		last = e.RetryAfter
-		if failures == 1 {
-			b.eventually("a start is tried", func() bool {
-				_, err = b.manager.Start(t.Context(), "abcdefgh", "")
-				return instance.KindOf(err) != instance.Overloaded
-			})
-			b.fails(err, instance.Exited)
-		}
+		b.fails(err, instance.Exited)
+	}
+	if took := time.Since(begun); took < 2500*time.Millisecond {
+		t.Errorf("two more starts came after %s", took)
+	}
+	_, err := b.manager.Start(t.Context(), "abcdefgh", "")
+	if e := b.failure(err, instance.Overloaded); e.Details["failures"] != 3 || e.RetryAfter <= 2*time.Second {
+		t.Errorf("after three failures: %v, retry after %s", e.Details, e.RetryAfter)
 	}
 	if _, err := b.manager.Delete(t.Context(), "abcdefgh"); err != nil {
 		t.Errorf("a delete is never held back: %v", err)
