@@ -65,24 +65,25 @@ func TestSlowCallersHoldNobodyUp(t *testing.T) {
 	// Meanwhile the others go on.
 	visitors := c.visitor.keepVisiting(made.URL, 2)
 	calls := 0
-	for slowest := time.Duration(0); ; {
+	for slowest := time.Duration(0); ; { // of those that need no Docker
 		select {
 		case <-gone:
 			visited, p99 := visitors.stop(t)
 			t.Logf("beside %d callers who sent a byte a second: %d calls, the slowest %s; %d visits, p99 %s",
 				len(kinds)*ofEach, calls, slowest.Round(time.Millisecond), visited, p99.Round(time.Millisecond))
-			if calls < 4 || slowest > 10*time.Second {
+			if calls < 4 || slowest > 5*time.Second {
 				t.Error("the others were held up")
 			}
 			return
 		default:
 		}
 		for _, api := range []apiClient{c.admin, c.api} {
-			begun := time.Now()
 			other := api.create(t, createRequest{})
-			api.delete(t, other.Prefix)
+			begun := time.Now()
+			api.get(t, other.Prefix)
 			slowest = max(slowest, time.Since(begun))
-			calls += 2
+			api.delete(t, other.Prefix)
+			calls += 3
 		}
 	}
 }
@@ -113,7 +114,7 @@ func (k slowCaller) call(t *testing.T) {
 			return
 		case <-second.C:
 			_, _ = fmt.Fprint(conn, " ")
-			if over := time.Since(begun) - k.limit; over > 10*time.Second { // the machine is busy
+			if over := time.Since(begun) - k.limit; over > 20*time.Second { // the machine is busy
 				t.Errorf("%s: not sent away %s after its %s", k.what, over, k.limit)
 				return
 			}
