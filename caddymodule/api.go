@@ -2,9 +2,11 @@ package caddymodule
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +26,7 @@ const statusClientGone = 499
 // api answers one call.
 type api struct {
 	manager   *instance.Manager
+	ports     instance.PortRange
 	requestID string
 	log       *zap.Logger
 }
@@ -71,7 +74,8 @@ var routes = map[string]map[string]action{
 func (a *api) serve(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Request-Id", a.requestID)
 	answer, err := a.dispatch(w, r.WithContext(instance.WithRequestID(r.Context(), a.requestID)))
-	if err != nil && r.Context().Err() != nil {
+	// A body that came too slowly ends the request as well, but its client waits.
+	if err != nil && r.Context().Err() != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		w.WriteHeader(statusClientGone) // for the access log: nobody reads it
 		return
 	}

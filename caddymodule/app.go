@@ -135,6 +135,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	a.useOrigins()
 	a.settings.Log = ctx.Logger()
+	if advice := adviseOnPorts(a.settings.Ports); advice != "" {
+		a.settings.Log.Warn(advice)
+	}
 	a.dockerHost = expand(a.Docker)
 	dir, err := stateDir(expand(a.StateDir))
 	if err != nil {

@@ -50,6 +50,7 @@ var (
 	timeoutPage  = pageText{Title: "No answer", Text: "The dev server of this sandbox did not answer in time."}
 	brokenPage   = pageText{Title: "No answer", Text: "The dev server of this sandbox closed the connection before it answered."}
 	silentPage   = pageText{Title: "No answer yet", Text: "This sandbox runs, but its dev server does not answer yet. The page loads again by itself.", Refresh: 2}
+	busyPage     = pageText{Title: "Too much at once", Text: "This server has as many connections as it can. The page loads again by itself.", Refresh: 10}
 	noRoutesPage = pageText{Title: "Not ready", Text: "This proxy does not know its sandboxes yet. The page loads again by itself.", Refresh: 2}
 	foreignPage  = pageText{Title: "Not from here", Text: "A page of another site sent you here, which this sandbox does not take. Open its address yourself."}
 	startingPage = pageText{Title: "Starting", Text: "This sandbox is starting. The page loads again by itself.", Refresh: 2}
@@ -78,6 +79,8 @@ func pageFor(e *instance.Error) (pageText, bool) {
 		return brokenPage, true
 	case instance.NotOpen:
 		return noRoutesPage, true
+	case instance.Overloaded:
+		return busyPage, true
 	case instance.NotRunning:
 		status, _ := e.Details["status"].(instance.Status)
 		page, ok := statusPages[status]

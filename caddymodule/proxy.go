@@ -87,6 +87,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return nil
 	}
 	dropClaims(r)
+	if beginsStream(r) && !openFiles.takeForStream() {
+		h.refuseStream(w, r)
+		return nil
+	}
 	caddyhttp.SetVar(r.Context(), leaseVar, lease)
 	w, r, done := streaming(w, r)
 	defer done()

@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"go.uber.org/zap"
 
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
@@ -60,6 +61,8 @@ type Transport struct {
 
 	dialer net.Dialer
 	pool   *http.Transport
+	log    *zap.Logger
+	warn   seldom
 }
 
 // CaddyModule returns the Caddy module information.
@@ -71,7 +74,8 @@ func (*Transport) CaddyModule() caddy.ModuleInfo {
 }
 
 // Provision makes the pool of connections.
-func (t *Transport) Provision(caddy.Context) error {
+func (t *Transport) Provision(ctx caddy.Context) error {
+	t.log = ctx.Logger()
 	t.dialer = net.Dialer{
 		Timeout:   cmp.Or(time.Duration(t.DialTimeout), defaultDialTimeout),
 		KeepAlive: tcpKeepAlive,
@@ -107,18 +111,24 @@ type targetKey struct{}
 // reverse_proxy sets for each attempt.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	endpoint, ok := caddyhttp.GetVar(r.Context(), endpointVar).(*instance.Endpoint)
-	dial, dialOK := reverseproxy.GetDialInfo(r.Context())
-	if !ok || !dialOK {
+	to, toOK := reverseproxy.GetDialInfo(r.Context())
+	if !ok || !toOK {
 		return nil, errors.New("transport sandbox: the upstream is no instance: use it with dynamic sandbox")
 	}
 	r.URL.Scheme = "http"
 	// What connections are pooled by: the endpoint, and which of its ports. Only
 	// dial knows the address.
-	r.URL.Host = endpoint.Key() + ":" + dial.Port
+	r.URL.Host = endpoint.Key() + ":" + to.Port
 	// A dial may outlast this request, so what it needs is not in Caddy's
 	// variables, which others write.
-	ctx := context.WithValue(r.Context(), targetKey{}, target{endpoint, dial.Address})
+	ctx := context.WithValue(r.Context(), targetKey{}, target{endpoint, to.Address})
 	res, err := t.persuade(r.WithContext(ctx), endpoint.Port)
+	if short := shortage(err); short != nil {
+		if t.warn.mayDo(10 * time.Second) {
+			t.log.Warn("connecting to an instance: "+short.Message, zap.String("address", to.Address), zap.Error(err))
+		}
+		return refusal(r, short, t.log), nil
+	}
 	if err == nil {
 		asWebSocket(res)
 	}
@@ -129,6 +139,9 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 func (t *Transport) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	to := ctx.Value(targetKey{}).(target)
 	conn, err := t.dialer.DialContext(ctx, "tcp", to.address)
+	if shortage(err) != nil {
+		return nil, err
+	}
 	if err != nil {
 		return nil, reverseproxy.NewDialError(err) // nothing was sent: any request may be tried again
 	}

@@ -95,9 +95,17 @@ func stateError(path string, err error) *Error {
 	kind := StateFailed
 	message := fmt.Sprintf("%s cannot be written", path)
 	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
+	case errors.Is(err, syscall.ENOSPC):
 		kind = DiskFull
 		message = fmt.Sprintf("the disk is full: %s cannot be written; free some space", path)
+	case errors.Is(err, syscall.EDQUOT):
+		kind = DiskFull
+		message = fmt.Sprintf("the disk quota of uid %d is used up: %s cannot be written; free some space or raise it", os.Geteuid(), path)
+	case errors.Is(err, syscall.EFBIG):
+		kind = DiskFull
+		message = fmt.Sprintf("%s cannot be written: it would be larger than this process may make a file; raise that limit (ulimit -f)", path)
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		message = fmt.Sprintf("%s cannot be written: no file descriptor is left; try again later, and raise that limit (ulimit -n)", path)
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		message = fmt.Sprintf("%s cannot be written: its folder must be writable (mode 0711) and owned by uid %d", path, os.Geteuid())
 	}
