@@ -37,9 +37,9 @@ func TestMoreWebSocketsThanDescriptors(t *testing.T) {
 		asking.Go(func() {
 			atOnce <- struct{}{}
 			defer func() { <-atOnce }()
-			conn, status, err := c.visitor.tryWebSocket(made.URL)
+			conn, status, err := c.visitor.askWebSocket(made.URL)
 			for tries := 1; errors.Is(err, errSilent) && tries < 10; tries++ {
-				conn, status, err = c.visitor.tryWebSocket(made.URL)
+				conn, status, err = c.visitor.askWebSocket(made.URL)
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -86,7 +86,7 @@ func TestMoreWebSocketsThanDescriptors(t *testing.T) {
 	}
 	open = open[:len(open)/2]
 	eventually(t, 15*time.Second, func() error {
-		conn, status, err := c.visitor.tryWebSocket(made.URL)
+		conn, status, err := c.visitor.askWebSocket(made.URL)
 		if err == nil && status != http.StatusSwitchingProtocols {
 			err = fmt.Errorf("still refused: %d", status)
 		}
@@ -101,9 +101,9 @@ func TestMoreWebSocketsThanDescriptors(t *testing.T) {
 // connection, as it may on a busy machine.
 var errSilent = errors.New("the dev server does not answer")
 
-// tryWebSocket asks for a WebSocket to the instance at rawURL. If it is refused,
+// askWebSocket asks for a WebSocket to the instance at rawURL. If it is refused,
 // that has to be in our words, and conn is closed.
-func (v *visitor) tryWebSocket(rawURL string) (conn net.Conn, status int, err error) {
+func (v *visitor) askWebSocket(rawURL string) (conn net.Conn, status int, err error) {
 	host, _, _ := strings.Cut(strings.TrimPrefix(rawURL, "https://"), ":")
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
