@@ -220,7 +220,7 @@ func (m *Manager) launch(ctx context.Context, rec *Record, fixed bool) error {
 	var refused []int // kept until the end, so that none is tried twice
 	defer func() {
 		for _, port := range refused {
-			m.ports.free(port)
+			m.ports.refused(port)
 		}
 	}()
 	for begun := time.Now(); ; {
