@@ -35,7 +35,7 @@ func (c *Client) Listening(ctx context.Context, ref string) ([]instance.Listener
 	if !found.State.Running {
 		return nil, instance.Errorf(instance.EngineFailed, "container %s does not run", ref)
 	}
-	listeners, err := listenersOf(filepath.Join("/proc", strconv.Itoa(found.State.Pid)), found.ID)
+	listeners, err := listenersOf(fmt.Sprintf("/proc/%d", found.State.Pid), found.ID)
 	if err != nil {
 		return nil, instance.Errorf(instance.EngineFailed, "looking at what listens in container %s: %w", ref, err)
 	}

@@ -109,6 +109,9 @@ func (m *Manager) AddHost(ctx context.Context, prefix, host string) (Instance, e
 	if err != nil {
 		return Instance{}, err
 	}
+	if err := m.isOpen(); err != nil {
+		return Instance{}, err
+	}
 	if err := m.settings.Load().checkHost(host); err != nil {
 		return Instance{}, err
 	}

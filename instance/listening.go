@@ -94,13 +94,13 @@ func (m *Manager) OpenPorts(ctx context.Context, prefix string) (open []OpenPort
 		return nil, false
 	}
 	endpoint, s := l.endpoint, m.settings.Load()
-	for _, l := range l.seen {
-		port := OpenPort{Port: l.Port, Loopback: l.Loopback}
+	for _, each := range l.seen {
+		port := OpenPort{Port: each.Port, Loopback: each.Loopback}
 		switch {
-		case l.Port == rec.ContainerPort:
+		case each.Port == rec.ContainerPort:
 			port.URL, port.Loopback = s.url(prefix), false // it answers, however it is reached
-		case !l.Loopback && rec.declares(l.Port) && endpoint.Direct.IsValid():
-			port.URL = s.portURL(prefix, l.Port)
+		case !each.Loopback && rec.declares(each.Port) && endpoint.Direct.IsValid():
+			port.URL = s.portURL(prefix, each.Port)
 		}
 		open = append(open, port)
 	}

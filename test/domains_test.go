@@ -89,7 +89,7 @@ func TestAnAppIsReachedAtItsCustomHost(t *testing.T) {
 	if now := c.api.get(t, "ownedhost"); now.ContainerID != made.ContainerID {
 		t.Errorf("compose up made container %s of %s", now.ContainerID, made.ContainerID)
 	}
-	if file := c.readFile(t, "docker-compose.yml"); !strings.Contains(string(file), "x-sandbox-domains:") {
+	if file := c.readFile(t, "docker-compose.yml"); !strings.Contains(file, "x-sandbox-domains:") {
 		t.Errorf("the Compose file does not tell the host:\n%s", file)
 	}
 
