@@ -20,6 +20,7 @@ import (
 type authority struct {
 	*caddyServer
 	customer *caddyServer
+	policy   string // lines of the block acme_server
 
 	mu   sync.Mutex
 	held chan struct{} // validations wait until it is closed; nil: they do not
@@ -28,11 +29,10 @@ type authority struct {
 // deniedHost gets no certificate: its orders fail.
 const deniedHost = "failing1." + domain
 
-// withAuthority starts a Caddy whose instances get their certificates from an
-// authority of its own, and that one.
-func withAuthority(t *testing.T, o options) (*caddyServer, *authority) {
+// startAuthority starts one whose acme_server block has the lines of policy.
+func startAuthority(t *testing.T, policy string) *authority {
 	t.Helper()
-	a := new(authority)
+	a := &authority{policy: policy}
 	proxy := httptest.NewServer(a)
 	t.Cleanup(proxy.Close)
 	var err error
@@ -57,7 +57,22 @@ func withAuthority(t *testing.T, o options) (*caddyServer, *authority) {
 		_, err := a.visitor.answers200(a.directory())
 		return err
 	})
+	return a
+}
 
+// withAuthority starts a Caddy whose instances get their certificates from an
+// authority of its own, and that one.
+func withAuthority(t *testing.T, o options) (*caddyServer, *authority) {
+	t.Helper()
+	a := startAuthority(t, fmt.Sprintf(`
+		challenges http-01
+		allow {
+			domains *.%s
+		}
+		deny {
+			domains %s
+		}
+`, domain, deniedHost))
 	// With a handler of its events, Caddy has a data race where a certificate is
 	// ordered while it starts, as that of the API's site is at the first start.
 	sandbox := o.Sandbox
@@ -83,16 +98,10 @@ localhost {
 		output file %s
 	}
 	acme_server {
-		challenges http-01
-		allow {
-			domains *.%s
-		}
-		deny {
-			domains %s
-		}
+		%s
 	}
 }
-`, a.httpsPort, a.accessLog(), domain, deniedHost)
+`, a.httpsPort, a.accessLog(), a.policy)
 }
 
 // customerCaddyfile is the customer's own, but for who issues certificates.

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -234,6 +235,41 @@ func TestNothingIsMadeAheadBelowAWildcard(t *testing.T) {
 	if names := conn.ConnectionState().PeerCertificates[0].DNSNames; !slices.Equal(names, []string{"*." + domain}) {
 		t.Errorf("the certificate is for %v", names)
 	}
+}
+
+// TestAWildcardByDNSIsOneOrderForAll has the authority validate by the records
+// of a DNS provider, as docs/operations.md has it for many instances.
+func TestAWildcardByDNSIsOneOrderForAll(t *testing.T) {
+	takesMinutes(t) // for it builds another Caddy
+	t.Parallel()
+	binary := filepath.Join(t.TempDir(), "caddy")
+	build := exec.Command("go", "build", "-race", "-o", binary, "./dnscaddy")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building Caddy with a DNS provider: %v\n%s", err, out)
+	}
+	resolver := fmt.Sprintf("127.0.0.1:%d", freePort())
+	a := startAuthority(t, "challenges dns-01\nresolvers udp/"+resolver+"\nallow_wildcard_names")
+	c := prepareCaddy(t, options{Binary: binary, Sandbox: "tls_ahead on"})
+	wildcard := fmt.Sprintf(`tls {
+		dns own %s
+		resolvers %s
+		ca %s
+		ca_root %s
+	}`, resolver, resolver, a.directory(), a.rootCert())
+	caddyfile := strings.Replace(c.caddyfile(), "tls internal {\n\t\ton_demand\n\t}", wildcard, 1)
+	if err := c.writeConfig(caddyfile); err != nil {
+		t.Fatal(err)
+	}
+	c.mustStart(t)
+	c.visitor = newVisitor(c.httpsPort, a.rootCert())
+	for _, prefix := range []string{"wildone1", "wildtwo2"} {
+		made := c.admin.create(t, createRequest{Prefix: prefix})
+		eventually(t, time.Minute, func() error {
+			_, err := c.visitor.answers200(made.URL)
+			return err
+		})
+	}
+	a.expectOrders(t, 1)
 }
 
 // expectNoCertificate checks that prefix gets no certificate, for want of budget
