@@ -79,7 +79,7 @@ func takeUpload(w http.ResponseWriter, r *http.Request) *upload {
 
 func (u *upload) Read(p []byte) (int, error) {
 	n, err := u.ReadCloser.Read(p)
-	if err == io.EOF { //nolint:errorlint // bodies do not wrap it
+	if err == io.EOF {
 		u.ended.Store(true)
 	}
 	return n, err

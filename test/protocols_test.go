@@ -24,17 +24,18 @@ var protocols = []string{"HTTP/1.1", "HTTP/2", "HTTP/3"}
 func (v *visitor) over(t testing.TB, protocol string) http.RoundTripper {
 	t.Helper()
 	switch protocol {
-	case "HTTP/1.1":
-		transport := &http.Transport{DialTLSContext: func(ctx context.Context, _, hostPort string) (net.Conn, error) {
-			return v.handshakeFor(ctx, hostPort, "http/1.1")
-		}}
-		t.Cleanup(transport.CloseIdleConnections)
-		return transport
-	case "HTTP/2":
-		// Not that of net/http, which knows no extended CONNECT.
-		transport := &http2.Transport{DialTLSContext: func(ctx context.Context, _, hostPort string, _ *tls.Config) (net.Conn, error) {
-			return v.handshakeFor(ctx, hostPort, "h2")
-		}}
+	case "HTTP/1.1", "HTTP/2":
+		offered := map[string]string{"HTTP/1.1": "http/1.1", "HTTP/2": "h2"}[protocol]
+		transport := &http.Transport{
+			ForceAttemptHTTP2: protocol == "HTTP/2",
+			DialTLSContext: func(ctx context.Context, _, hostPort string) (net.Conn, error) {
+				host, _, err := net.SplitHostPort(hostPort)
+				if err != nil {
+					return nil, err
+				}
+				return v.handshake(ctx, host, offered)
+			},
+		}
 		t.Cleanup(transport.CloseIdleConnections)
 		return transport
 	case "HTTP/3":
@@ -54,14 +55,6 @@ func (v *visitor) over(t testing.TB, protocol string) http.RoundTripper {
 	}
 	t.Fatalf("no such protocol: %s", protocol)
 	return nil
-}
-
-func (v *visitor) handshakeFor(ctx context.Context, hostPort, protocol string) (net.Conn, error) {
-	host, _, err := net.SplitHostPort(hostPort)
-	if err != nil {
-		return nil, err
-	}
-	return v.handshake(ctx, host, protocol)
 }
 
 // request sends a request whose answer has to come in the protocol that the
@@ -95,7 +88,7 @@ func (v *visitor) openSocket(t testing.TB, protocol, url string) (echo, error) {
 	t.Helper()
 	if protocol == "HTTP/1.1" {
 		socket := v.dialWebSocket(t, url)
-		return func(text string) error { return socket.tryEcho(text) }, nil
+		return socket.tryEcho, nil
 	}
 	in, out := io.Pipe()
 	t.Cleanup(func() { out.Close() })
@@ -103,14 +96,19 @@ func (v *visitor) openSocket(t testing.TB, protocol, url string) (echo, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	transport := v.over(t, protocol)
 	req.Header.Set("Sec-WebSocket-Version", "13")
 	req.Header.Set("Sec-WebSocket-Protocol", "vite-hmr")
 	if protocol == "HTTP/2" {
 		req.Header[":protocol"] = []string{"websocket"} // a pseudo-header, so not canonical
+		h2 := transport.(*http.Transport)
+		transport = &http2.Transport{DialTLSContext: func(ctx context.Context, _, hostPort string, _ *tls.Config) (net.Conn, error) { //nolint:staticcheck // net/http, which replaces it, cannot do this
+			return h2.DialTLSContext(ctx, "tcp", hostPort)
+		}}
 	} else {
 		req.Proto = "websocket"
 	}
-	res, err := v.over(t, protocol).RoundTrip(req)
+	res, err := transport.RoundTrip(req)
 	if err != nil {
 		return nil, err
 	}
