@@ -43,8 +43,6 @@ type instanceView struct {
 	Image         string            `json:"image"`
 	ContainerID   string            `json:"container_id"`
 	ContainerPort int               `json:"container_port"`
-	Dev           string            `json:"dev"`
-	HostHeader    string            `json:"host_header"`
 	Labels        map[string]string `json:"labels"`
 	Reason        string            `json:"reason"`
 	Dev           string            `json:"dev"`
