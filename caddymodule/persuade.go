@@ -46,11 +46,29 @@ func (h *Handler) checkOrigin(r *http.Request, lease *instance.Lease) error {
 		return nil
 	}
 	origin := origins.Foreign(r, schemeOf(r), lease.Prefix)
-	if origin == "" {
+	if origin == "" || h.isOtherHost(origin, r, lease.Prefix) {
 		return nil
 	}
 	return instance.Errorf(foreignOrigin, "pages of another site may not use this instance: "+
 		"its own may, and those that the operator names by builder_origin").With("origin", request.Shorten(origin))
+}
+
+// isOtherHost reports whether origin is another host of the instance that r is
+// for, one of its custom hosts say, reached as r was.
+func (h *Handler) isOtherHost(origin string, r *http.Request, prefix string) bool {
+	scheme := schemeOf(r)
+	host, ok := strings.CutPrefix(origin, scheme+"://")
+	if !ok || portOf(host, scheme) != portOf(r.Host, scheme) {
+		return false
+	}
+	t, ok := h.app.resolve(host)
+	return ok && t.Prefix == prefix
+}
+
+// portOf is the port in host, or the scheme's own.
+func portOf(host, scheme string) string {
+	_, port, _ := strings.Cut(host, ":")
+	return cmp.Or(port, map[string]string{"http": "80", "https": "443"}[scheme])
 }
 
 // claims are what proxies say of a request, besides the headers that

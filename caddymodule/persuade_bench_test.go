@@ -41,7 +41,7 @@ func BenchmarkCompatibility(b *testing.B) {
 		}
 		for _, origin := range []string{"", "https://" + hostOf(prefix)} {
 			b.Run(fmt.Sprintf("dev=%s/origin=%v", name, origin != ""), func(b *testing.B) {
-				lease, err := manager.Acquire(prefix)
+				lease, err := manager.Acquire(prefix, 0)
 				if err != nil {
 					b.Fatal(err)
 				}

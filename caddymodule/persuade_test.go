@@ -239,6 +239,34 @@ func TestPagesOfOtherSitesAreRefused(t *testing.T) {
 	}
 }
 
+func TestTheHostsOfAnInstanceAreOneSite(t *testing.T) {
+	s := startServer(t, config{})
+	s.as(t, "hello", "manyhost")
+	s.as(t, "hello", "stranger")
+	for prefix, host := range map[string]string{"manyhost": "shop.example.org", "stranger": "other.example.org"} {
+		s.call(t, http.MethodPut, "/api/instances/"+prefix+"/domains/"+host, "").expect(t, http.StatusOK, 0)
+	}
+	at := func(host string) string { return fmt.Sprintf("%s:%d", host, s.sitePort) }
+	for _, row := range []struct {
+		host, origin string
+		status       int
+	}{
+		{at("shop.example.org"), "http://" + at("shop.example.org"), 200},
+		{at("shop.example.org"), s.originOf("manyhost"), 200},
+		{s.public("manyhost"), "http://" + at("shop.example.org"), 200},
+		{s.public("manyhost"), "http://" + at("Shop.Example.org"), 200},
+		{s.public("manyhost"), "https://" + at("shop.example.org"), 403},
+		{s.public("manyhost"), "http://shop.example.org", 403},
+		{s.public("manyhost"), "http://" + at("other.example.org"), 403},
+		{at("shop.example.org"), s.originOf("stranger"), 403},
+		{at("shop.example.org"), "http://" + at("nobody.example.org"), 403},
+	} {
+		if res := s.get(t, row.host, "/", http.Header{"Origin": {row.origin}}); res.StatusCode != row.status {
+			t.Errorf("%s for a page at %s: status %d, want %d", row.host, row.origin, res.StatusCode, row.status)
+		}
+	}
+}
+
 func TestAnAPIMayServeOtherSitesWhereItIsNoDevServer(t *testing.T) {
 	s := startServer(t, config{sandbox: "defaults {\n dev none\n}"})
 	s.as(t, "hello", "openopen")

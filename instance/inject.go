@@ -53,12 +53,20 @@ func (t Template) injected(domain string) map[string]string {
 
 // identity are the variables by which what runs in a container knows where it
 // is; nobody overrules them.
-func (t Template) identity(prefix string, s *Settings) map[string]string {
+func (t Template) identity(prefix string, s *Settings, more []int) map[string]string {
 	port := strconv.Itoa(t.Port)
+	ports := port
+	for _, p := range more {
+		ports += "," + strconv.Itoa(p)
+	}
+	if t.AnyPort {
+		ports = "any"
+	}
 	return map[string]string{
 		"SANDBOX_ID":           prefix,
 		"SANDBOX_PREFIX":       prefix,
 		"SANDBOX_PORT":         port,
+		"SANDBOX_PORTS":        ports,
 		"SANDBOX_URL":          s.url(prefix),
 		"SANDBOX_URL_TEMPLATE": s.url("{port}-" + prefix),
 	}

@@ -36,11 +36,11 @@ func TestAContainerIsTold(t *testing.T) {
 		"WDS_SOCKET_PORT":                        "0",
 		"WEBPACK_DEV_SERVER_BASE_PORT":           "3000",
 		"BROWSER":                                "none", "NO_COLOR": "1", "NEXT_TELEMETRY_DISABLED": "1",
-		"SANDBOX_ID": "curious1", "SANDBOX_PREFIX": "curious1", "SANDBOX_PORT": "3000",
+		"SANDBOX_ID": "curious1", "SANDBOX_PREFIX": "curious1", "SANDBOX_PORT": "3000", "SANDBOX_PORTS": "3000",
 		"SANDBOX_URL":          "https://curious1.sandbox.example.com",
 		"SANDBOX_URL_TEMPLATE": "https://{port}-curious1.sandbox.example.com",
 	}
-	ours := []string{"PORT", "SANDBOX_ID", "SANDBOX_PREFIX", "SANDBOX_PORT", "SANDBOX_URL", "SANDBOX_URL_TEMPLATE"}
+	ours := []string{"PORT", "SANDBOX_ID", "SANDBOX_PREFIX", "SANDBOX_PORT", "SANDBOX_PORTS", "SANDBOX_URL", "SANDBOX_URL_TEMPLATE"}
 	for _, row := range []struct {
 		name     string
 		inject   instance.Inject

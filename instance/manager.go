@@ -81,10 +81,9 @@ type entry struct {
 	crashes    crashLoop
 	leases     int
 	lastActive time.Time
-	learned    Mode   // what a refusal by the dev server has shown
-	learnedAt  string // key of the endpoint at which it did
-	certified  []int  // undeclared ports whose hosts got a certificate: see Known
-	look       *look  // the last one; nil: nobody has looked
+	lessons    map[int]lesson // by container port, zero for the dev server's
+	certified  []int          // undeclared ports whose hosts got a certificate: see Known
+	look       *look          // the last one; nil: nobody has looked
 }
 
 // New returns a Manager of the state directory dir. It does no I/O: see Open.
@@ -206,7 +205,7 @@ func (m *Manager) head() Head {
 func (m *Manager) fill(loaded state) {
 	m.ports = newPorts(loaded.NextPort, loaded.Resting)
 	for prefix, r := range loaded.Instances {
-		m.insert(prefix, &entry{rec: r, endpoint: endpointOf(r), learned: r.Mode})
+		m.insert(prefix, &entry{rec: r, endpoint: endpointOf(r), lessons: map[int]lesson{0: {Mode: r.Mode}}})
 		m.ports.mark(r.Port)
 	}
 }
@@ -464,8 +463,9 @@ func (e *entry) unroute() {
 func (e *entry) stamp(rec *Record) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	changed := rec.Mode != e.learned
-	rec.Mode = e.learned
+	learned := e.lessons[0].Mode
+	changed := rec.Mode != learned
+	rec.Mode = learned
 	last := e.lastActive.UTC().Truncate(time.Millisecond)
 	if e.lastActive.IsZero() || rec.LastActiveAt != nil && !last.After(*rec.LastActiveAt) {
 		return changed

@@ -67,39 +67,74 @@ func (d Dev) hostHeader() HostHeader {
 	return HostPreserve
 }
 
+// lesson is what a refusal has shown, and at which start of the container.
+type lesson struct {
+	Mode
+	at string // key of the endpoint
+}
+
+// maxLessons bounds what is remembered of ports besides the dev server's, for
+// where all of them are open.
+const maxLessons = MaxContainerPorts
+
 // Mode is how requests are put to the instance now. It changes when a refusal
 // shows that it was wrong: see [Lease.Learn].
 func (l *Lease) Mode() Mode {
 	l.entry.mu.Lock()
 	defer l.entry.mu.Unlock()
-	return l.template.With(l.entry.learned)
+	return l.configured().With(l.entry.lessons[l.ContainerPort].Mode)
+}
+
+// configured is what the template says. It speaks of the dev server: behind
+// another port may be anything.
+func (l *Lease) configured() Mode {
+	m := l.template
+	if l.ContainerPort != 0 && m.Dev != DevNone {
+		m.Dev = DevAuto
+	}
+	return m
 }
 
 // Learn takes over what a refusal by the dev server showed, unless the
 // template says otherwise. It holds for later requests at once, and is made
-// durable in the background. A dev server can change its mind once for each
-// start of its container, so that none keeps us writing.
+// durable in the background; that of a server behind another port is kept in
+// memory alone. A server can change its mind once for each start of its
+// container, so that none keeps us writing.
 func (l *Lease) Learn(shown Mode) {
-	e := l.entry
-	e.mu.Lock()
-	known := l.template.With(e.learned)
-	news := !e.gone && e.endpoint != nil && e.endpoint.key != e.learnedAt && l.template.With(shown) != known
-	if news {
-		e.learned, e.learnedAt = shown, e.endpoint.key
-	}
-	e.mu.Unlock()
-	if !news {
+	if !l.entry.learn(l.ContainerPort, l.configured(), shown) {
 		return
 	}
 	m := l.manager
 	m.log().Info("the dev server refused a request: requests are put to it in another way from now on",
-		zap.String("prefix", l.Prefix), zap.String("dev", string(shown.Dev)), zap.String("host_header", string(shown.HostHeader)))
+		zap.String("prefix", l.Prefix), zap.Int("port", l.ContainerPort),
+		zap.String("dev", string(shown.Dev)), zap.String("host_header", string(shown.HostHeader)))
+	if l.ContainerPort != 0 {
+		return
+	}
 	m.begin(func() {
-		if err := m.keep(e); err != nil {
+		if err := m.keep(l.entry); err != nil {
 			m.log().Warn("writing what a dev server takes; the next change of its instance does it",
 				zap.String("prefix", l.Prefix), zap.Error(err))
 		}
 	})
+}
+
+// learn reports whether what was shown is news.
+func (e *entry) learn(port int, configured, shown Mode) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	old, known := e.lessons[port]
+	switch {
+	case e.gone || e.endpoint == nil || e.endpoint.key == old.at,
+		!known && len(e.lessons) > maxLessons,
+		configured.With(shown) == configured.With(old.Mode):
+		return false
+	}
+	if e.lessons == nil {
+		e.lessons = map[int]lesson{}
+	}
+	e.lessons[port] = lesson{shown, e.endpoint.key}
+	return true
 }
 
 // keep saves e's record with what is news in it. It waits for its turn: what an

@@ -165,3 +165,42 @@ func TestLearningOfADeletedInstanceDoesNotBringItBack(t *testing.T) {
 	b.reopen()
 	b.nothingLeft("deleted1")
 }
+
+// Behind other ports than the dev server's may be anything: what is said and
+// learned of that is not theirs, nor the other way round.
+func TestEachPortIsLearnedOfByItself(t *testing.T) {
+	b := newBench(t, 2)
+	b.with(func(t *instance.Template) { t.Dev, t.AnyPort = instance.DevNext, true })
+	b.create("manyports")
+	at := func(port int) *instance.Lease {
+		l, err := b.manager.Acquire("manyports", port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(l.Release)
+		return l
+	}
+	at(4000).Learn(asVite)
+	for port, want := range map[int]instance.Mode{
+		0: asNext, 3000: asNext, 4000: asVite, 5000: {Dev: instance.DevAuto, HostHeader: instance.HostPreserve},
+	} {
+		if got := at(port).Mode(); got != want {
+			t.Errorf("port %d: %v, want %v", port, got, want)
+		}
+	}
+	if got := b.mode("manyports"); got != asNext {
+		t.Errorf("the instance shows %v", got)
+	}
+	for port := 10000; port < 11000; port++ {
+		at(port).Learn(asVite)
+	}
+	learned := 0
+	for port := 10000; port < 11000; port++ {
+		if at(port).Mode() == asVite {
+			learned++
+		}
+	}
+	if learned > instance.MaxContainerPorts {
+		t.Errorf("%d ports are remembered, want at most %d", learned, instance.MaxContainerPorts)
+	}
+}

@@ -46,8 +46,8 @@ func (t Template) spec(prefix, template string, req CreateRequest, s *Settings) 
 	env := t.injected(s.Domain)
 	maps.Copy(env, t.Env)
 	maps.Copy(env, req.Env)
-	maps.Copy(env, t.identity(prefix, s))
 	ports := mergePorts(t.Port, t.Ports, req.Ports)
+	maps.Copy(env, t.identity(prefix, s, ports))
 	return Spec{
 		Prefix: prefix, Template: template, Generation: 1,
 		Image: t.Image, Pull: t.Pull,

@@ -118,7 +118,7 @@ func TestSocketsAndFetchesOfOtherSitesAreRefused(t *testing.T) {
 // after the other: with the sandbox's port, another and any; and two at once.
 const widened = `
 import { createServer } from 'node:http'
-const port = Number(process.env.SANDBOX_PORT)
+const port = 6000
 const listen = (...args) => new Promise(done => {
   const s = createServer().listen(...args)
   s.on('error', e => done({ e: e.code })).on('listening', () => done({ s, at: s.address() }))
@@ -136,7 +136,7 @@ seen.path = await at('/tmp/socket')
 for (const [name, first, second] of [['both', '127.0.0.1', '::1'], ['reverse', '::1', '127.0.0.1'], ['twice', '127.0.0.1', '127.0.0.1']]) {
   const a = await listen(port, first), b = await listen(port, second)
   seen[name] = a.at.address + ' ' + (b.e ?? b.at.address)
-  for (const { s } of [a, b]) s?.close()
+  for (const { s } of [a, b]) s && await new Promise(r => s.close(r))
 }
 console.log(JSON.stringify(seen))
 `
@@ -156,7 +156,7 @@ func TestAServerForLocalhostAloneIsReached(t *testing.T) {
 	}
 
 	var seen map[string]string
-	out := execIn(t, in.ContainerID, "env", "SANDBOX_PORT=6000", "node", "--input-type=module", "-e", widened)
+	out := execIn(t, in.ContainerID, "env", "SANDBOX_PORTS=5174,6000", "node", "--input-type=module", "-e", widened)
 	if err := json.Unmarshal([]byte(out), &seen); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
