@@ -113,10 +113,14 @@ func (t *Transport) persuade(r *http.Request, port int) (*http.Response, error) 
 	}
 	port = cmp.Or(lease.ContainerPort, port)
 	vouched, _ := caddyhttp.GetVar(r.Context(), vouchedVar).(bool)
-	disguised, mask := devserver.Disguise(r, lease.Mode(), port, vouched)
+	mode := lease.Mode()
+	disguised, mask := devserver.Disguise(r, mode, port, vouched)
 	res, err := t.sendAs(disguised, mask, r)
 	better, refused := refusedBy(r, res, err)
 	if !refused {
+		if err == nil && mode.Dev == instance.DevAuto {
+			recognise(lease, mode, r, res)
+		}
 		return res, err
 	}
 	lease.Learn(better)
@@ -128,6 +132,13 @@ func (t *Transport) persuade(r *http.Request, port int) (*http.Response, error) 
 		res.Body.Close()
 	}
 	return t.sendAs(again, other, r)
+}
+
+// recognise remembers what a dev server is that refuses nothing.
+func recognise(lease *instance.Lease, mode instance.Mode, r *http.Request, res *http.Response) {
+	if dev, ok := devserver.Recognised(r, res); ok {
+		lease.Learn(instance.Mode{Dev: dev, HostHeader: mode.HostHeader})
+	}
 }
 
 func refusedBy(r *http.Request, res *http.Response, err error) (better instance.Mode, refused bool) {

@@ -39,9 +39,13 @@ func (t Template) injected(domain string) map[string]string {
 		// Create React App: its client takes the port of the page for its
 		// socket, not that of the dev server.
 		"WDS_SOCKET_PORT": "0",
-		// No browser to open, no colours in a log, nobody to ask.
+		// webpack-dev-server listens where nobody told it another port; its
+		// client then asks for its socket at that port of the page's host.
+		"WEBPACK_DEV_SERVER_BASE_PORT": strconv.Itoa(t.Port),
+		// No browser to open, no colours in a log (Vite and Next.js take any
+		// FORCE_COLOR for a yes, 0 as well), nobody to ask.
 		"BROWSER":                 "none",
-		"FORCE_COLOR":             "0",
+		"NO_COLOR":                "1",
 		"NEXT_TELEMETRY_DISABLED": "1",
 	})
 	return env

@@ -180,7 +180,7 @@ func (c *caddyServer) caddyfile() string {
 		"{ports}", c.Ports.String(),
 		"{docker}", docker,
 		"{sandbox}", c.Sandbox,
-		"{templates}", strings.ReplaceAll(c.Templates, "{image}", serverImage),
+		"{templates}", strings.NewReplacer("{image}", serverImage, "{https}", fmt.Sprint(c.httpsPort)).Replace(c.Templates),
 		"{proxy}", c.Proxy,
 		"{site}", c.Site,
 		"{global}", c.Global,

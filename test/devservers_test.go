@@ -34,62 +34,75 @@ var makeDevServerImages = sync.OnceValue(func() error {
 // devServer is one of test/devservers: an app as its framework's generator
 // leaves it, which knows nothing of proxies, public names or containers.
 type devServer struct {
-	name     string // of its folder
-	port     int    // its own default
+	name     string // of its template
+	app      string // its folder; default: name
+	port     string // where it listens by itself
 	command  string // what `npm run dev` runs
 	memory   string // default: 1GiB
+	mode     mode   // as auto finds out
 	sources  []source
 	remounts bool // an edit makes the component anew, and its counter with it
 	form     bool // its page has a form that the server answers
 }
+
+// mode is how requests are put to an instance.
+type mode struct{ dev, hostHeader string }
 
 // source is a file with the text "Edition 0", and the element that shows it.
 type source struct{ file, selector string }
 
 var devServers = []devServer{
 	{
-		name: "vite5", port: 5173,
-		command: "node node_modules/vite/bin/vite.js",
+		name: "vite5", port: "5173",
+		command: "node node_modules/vite/bin/vite.js", mode: mode{"vite", "localhost"},
 		sources: []source{{"src/App.jsx", "#greeting"}},
 	},
 	{
-		name: "vite6", port: 5173,
-		command: "node node_modules/vite/bin/vite.js",
+		name: "vite6", port: "5173",
+		command: "node node_modules/vite/bin/vite.js", mode: mode{"vite", "preserve"},
 		sources: []source{{"src/App.jsx", "#greeting"}},
 	},
 	{
-		name: "vite7", port: 5173,
-		command: "node node_modules/vite/bin/vite.js",
+		name: "vite7", port: "5173",
+		command: "node node_modules/vite/bin/vite.js", mode: mode{"vite", "preserve"},
 		sources: []source{{"src/App.jsx", "#greeting"}},
 	},
 	{
-		name: "vite8", port: 5173,
-		command: "node node_modules/vite/bin/vite.js",
+		name: "vite8", port: "5173",
+		command: "node node_modules/vite/bin/vite.js", mode: mode{"vite", "preserve"},
 		sources: []source{{"src/App.jsx", "#greeting"}},
 	},
 	{
-		name: "next16", port: 3000, memory: "2GiB",
-		command: "node node_modules/next/dist/bin/next dev",
+		name: "next16", port: "3000", memory: "2GiB",
+		command: "node node_modules/next/dist/bin/next dev", mode: mode{"next", "preserve"},
 		sources: []source{
 			{"app/page.js", "#greeting"},   // runs on the server
 			{"app/counter.js", "#caption"}, // runs in the browser
 		},
 		form: true, // a server action
 	},
+	// The client of webpack-dev-server dials the port that the server listens
+	// on: that must be the public one, or the command must say otherwise.
 	{
-		name: "webpack5", port: 8080,
-		command: "node node_modules/webpack/bin/webpack.js serve",
+		name: "webpack5", port: "{https}",
+		command: "node node_modules/webpack/bin/webpack.js serve", mode: mode{"webpack", "localhost"},
 		sources: []source{{"src/greeting.js", "#greeting"}},
 	},
 	{
-		name: "astro7", port: 4321,
-		command: "node node_modules/astro/bin/astro.mjs dev",
+		name: "webpack5-8080", app: "webpack5", port: "8080",
+		command: "node node_modules/webpack/bin/webpack.js serve --client-web-socket-url auto://0.0.0.0:0/ws",
+		mode:    mode{"webpack", "localhost"},
+		sources: []source{{"src/greeting.js", "#greeting"}},
+	},
+	{
+		name: "astro7", port: "4321",
+		command: "node node_modules/astro/bin/astro.mjs dev", mode: mode{"vite", "preserve"},
 		sources: []source{{"src/components/Counter.jsx", "#greeting"}},
 		form:    true, // an action; the browser posts the form
 	},
 	{
-		name: "sveltekit2", port: 5173,
-		command:  "node node_modules/vite/bin/vite.js dev",
+		name: "sveltekit2", port: "5173",
+		command: "node node_modules/vite/bin/vite.js dev", mode: mode{"vite", "preserve"},
 		sources:  []source{{"src/routes/+page.svelte", "#greeting"}},
 		remounts: true,
 		form:     true, // a form action; a script posts the form
@@ -101,13 +114,13 @@ func (s devServer) template() string {
 	return fmt.Sprintf(`
 		template %s {
 			image   %s:%s
-			port    %d
+			port    %s
 			command %s
 			memory  %s
 			cpus    2
 			ready   3m
 		}
-`, s.name, devServerImage, s.name, s.port, s.command, cmp.Or(s.memory, "1GiB"))
+`, s.name, devServerImage, cmp.Or(s.app, s.name), s.port, s.command, cmp.Or(s.memory, "1GiB"))
 }
 
 // startDevServerCaddy starts a Caddy with a template for each of servers.
@@ -136,6 +149,10 @@ func TestDevServersWorkUntouched(t *testing.T) {
 			})
 			v := visit{browser: openBrowser(t, c), devServer: s, made: made}
 			v.persist(t, func(spoiled func() bool) error { return v.all(t, spoiled) })
+			now := c.api.get(t, made.Prefix)
+			if found := (mode{now.Dev, now.HostHeader}); found != s.mode {
+				t.Errorf("the instance is %v, want %v", found, s.mode)
+			}
 		})
 	}
 }
@@ -148,11 +165,11 @@ func TestAnOldViteIsAskedTwiceOnce(t *testing.T) {
 	if made.Dev != "auto" || made.HostHeader != "preserve" {
 		t.Errorf("before the first request: dev %s, host_header %s", made.Dev, made.HostHeader)
 	}
-	c.visitor.mustGet(t, made.URL+"/?first")
-	c.visitor.mustGet(t, made.URL+"/?second")
+	c.visitor.mustGet(t, made.URL+"/src/main.jsx")
+	c.visitor.mustGet(t, made.URL+"/src/App.jsx")
 	eventually(t, 10*time.Second, func() error {
 		log := containerLog(t, made.ContainerID)
-		if first, second := strings.Count(log, "/?first"), strings.Count(log, "/?second"); first != 2 || second != 1 {
+		if first, second := strings.Count(log, "/src/main.jsx"), strings.Count(log, "/src/App.jsx"); first != 2 || second != 1 {
 			return fmt.Errorf("Vite saw the first request %d times and the second %d times, want 2 and 1:\n%s", first, second, log)
 		}
 		return nil

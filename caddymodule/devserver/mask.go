@@ -16,6 +16,7 @@ type Mask struct {
 	referer bool   // the Referer is local's
 	local   string // host and port that the dev server was told
 	origin  string // the client's Origin, where the dev server was told another
+	page    string // that other one
 }
 
 // Disguise returns r the way a dev server of that mode takes it, one that
@@ -24,9 +25,10 @@ type Mask struct {
 // strangers.
 func Disguise(r *http.Request, mode instance.Mode, port int, vouched bool) (*http.Request, Mask) {
 	m := Mask{host: mode.HostHeader == instance.HostLocalhost}
-	origin := r.Header["Origin"] != nil && hidesOrigin(r, mode.Dev)
+	hidden := r.Header["Origin"] != nil && hidesOrigin(r, mode.Dev)
+	posted := mode.Dev == instance.DevVite && postsToItself(r)
 	m.referer = vouched && mode.Dev == instance.DevNext && guarded(r.URL.Path)
-	if !m.host && !origin && !m.referer {
+	if !m.host && !hidden && !posted && !m.referer {
 		return r, m
 	}
 	m.local = "localhost:" + strconv.Itoa(port)
@@ -34,21 +36,22 @@ func Disguise(r *http.Request, mode instance.Mode, port int, vouched bool) (*htt
 	if m.host {
 		disguised.Host = m.local
 	}
-	if origin || m.referer {
+	if hidden || posted || m.referer {
 		disguised.Header = maps.Clone(r.Header)
 	}
-	if origin {
+	if hidden || posted {
 		m.origin = r.Header.Get("Origin")
-		disguised.Header["Origin"] = []string{m.page()}
+		m.page = "http://" + m.local
+		if !hidden {
+			m.page = "http://" + disguised.Host
+		}
+		disguised.Header["Origin"] = []string{m.page}
 	}
 	if m.referer {
-		disguised.Header["Referer"] = []string{m.page() + "/"}
+		disguised.Header["Referer"] = []string{"http://" + m.local + "/"}
 	}
 	return &disguised, m
 }
-
-// page is the origin at which the dev server believes its page to be.
-func (m Mask) page() string { return "http://" + m.local }
 
 // hidesOrigin reports whether a dev server takes r from its own page alone,
 // which it believes to be at localhost. As long as nobody knows what it is,
@@ -59,9 +62,23 @@ func hidesOrigin(r *http.Request, dev instance.Dev) bool {
 	case instance.DevNext:
 		return guarded(r.URL.Path)
 	case instance.DevVite:
-		return upgrade && viteChannel(r.Header)
+		protocol := subprotocol(r.Header)
+		return upgrade && (protocol == viteHMR || protocol == vitePing)
 	case instance.DevWebpack:
 		return upgrade && webpackChannel(r.URL.Path)
+	}
+	return false
+}
+
+// postsToItself reports whether a page sends r to the host that it came from,
+// and r may change something. Frameworks on Vite take such requests from
+// themselves alone: Astro compares the Origin with what it takes for its own,
+// its scheme and the Host that it got.
+func postsToItself(r *http.Request) bool {
+	switch r.Method {
+	case http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
+		_, host, _ := strings.Cut(r.Header.Get("Origin"), "://")
+		return host != "" && strings.EqualFold(host, r.Host)
 	}
 	return false
 }
@@ -79,16 +96,21 @@ func webpackChannel(path string) bool {
 	return path == "/ws" || path == "/sockjs-node" || strings.HasPrefix(path, "/sockjs-node/")
 }
 
-// viteChannel reports whether a WebSocket is one of Vite's client, by its
-// subprotocol. Caddy spells the name of the header as RFC 6455 does, net/http
-// in its own way.
-func viteChannel(header http.Header) bool {
+// The subprotocols of the WebSockets of Vite's client.
+const (
+	viteHMR  = "vite-hmr"
+	vitePing = "vite-ping" // asks whether the server is back
+)
+
+// subprotocol is the one that a WebSocket asks for, if it is one. Caddy spells
+// the name of the header as RFC 6455 does, net/http in its own way.
+func subprotocol(header http.Header) string {
 	for _, name := range []string{"Sec-WebSocket-Protocol", "Sec-Websocket-Protocol"} {
 		if values := header[name]; len(values) == 1 {
-			return values[0] == "vite-hmr" || values[0] == "vite-ping"
+			return values[0]
 		}
 	}
-	return false
+	return ""
 }
 
 // Undo puts into a response what the client has to see instead of the mask.
@@ -96,7 +118,7 @@ func viteChannel(header http.Header) bool {
 // app.example.com:8443.
 func (m Mask) Undo(header http.Header, proto, host string) {
 	if m.origin != "" {
-		if allowed := header["Access-Control-Allow-Origin"]; len(allowed) == 1 && allowed[0] == m.page() {
+		if allowed := header["Access-Control-Allow-Origin"]; len(allowed) == 1 && allowed[0] == m.page {
 			header["Access-Control-Allow-Origin"] = []string{m.origin}
 		}
 	}

@@ -43,6 +43,11 @@ func TestDisguise(t *testing.T) {
 		return request(path, append([]string{"Connection", "Upgrade", "Upgrade", "websocket", "Origin", origin}, more...)...)
 	}
 	page := func(path string) *http.Request { return request(path, "Origin", origin) }
+	form := func(origin string) *http.Request {
+		r := request("/", "Origin", origin)
+		r.Method = http.MethodPost
+		return r
+	}
 	hmr := []string{"Sec-WebSocket-Protocol", "vite-hmr"}
 	for _, row := range []struct {
 		name         string
@@ -51,7 +56,7 @@ func TestDisguise(t *testing.T) {
 		host, origin string // what the dev server gets
 	}{
 		{"unknown: a page", auto, request("/"), public, ""},
-		{"unknown: a form", auto, page("/"), public, origin},
+		{"unknown: a form", auto, form(origin), public, origin},
 		{"unknown: a socket of Vite", auto, socket("/", hmr...), public, origin},
 		{"unknown: a script of Next.js", auto, page("/_next/static/a.js"), public, origin},
 		{"unknown: a socket", auto, socket("/ws"), public, origin},
@@ -61,8 +66,12 @@ func TestDisguise(t *testing.T) {
 		{"Vite up to 6.0: its socket, as net/http spells", vite, socket("/", "Sec-Websocket-Protocol", "vite-hmr"), local, localPage},
 		{"Vite up to 6.0: its ping", vite, socket("/", "Sec-WebSocket-Protocol", "vite-ping"), local, localPage},
 		{"Vite up to 6.0: the app's socket", vite, socket("/chat"), local, origin},
-		{"Vite up to 6.0: a form", vite, page("/"), local, origin},
+		{"Vite up to 6.0: a form", vite, form(origin), local, localPage},
+		{"Vite up to 6.0: a form of the builder's", vite, form("https://builder.example.com"), local, "https://builder.example.com"},
+		{"Vite up to 6.0: a form of who knows whom", vite, form("null"), local, "null"},
+		{"Vite up to 6.0: a script", vite, page("/src/main.js"), local, origin},
 		{"Vite from 6.1: a page", newVite, request("/"), public, ""},
+		{"Vite from 6.1: a form", newVite, form(origin), public, "http://" + public},
 		{"Vite from 6.1: its socket", newVite, socket("/", hmr...), public, localPage},
 
 		{"Next.js: a page", next, request("/"), public, ""},
@@ -72,7 +81,7 @@ func TestDisguise(t *testing.T) {
 		{"Next.js: a script without an Origin", next, request("/_next/static/a.js"), public, ""},
 		{"Next.js: below a base path", next, page("/docs/_next/static/a.js"), public, localPage},
 		{"Next.js: its overlay", next, page("/__nextjs_original-stack-frames"), public, localPage},
-		{"Next.js: a server action", next, page("/"), public, origin},
+		{"Next.js: a server action", next, form(origin), public, origin},
 		{"Next.js: the app's socket", next, socket("/ws"), public, origin},
 
 		{"webpack-dev-server: a page", webpack, request("/"), local, ""},

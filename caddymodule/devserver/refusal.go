@@ -53,6 +53,12 @@ func Refused(r *http.Request, res *http.Response) (better instance.Mode, refused
 	return instance.Mode{}, false
 }
 
+// Recognised reports whether res shows the family of a dev server that refuses
+// nothing: it has accepted its client's socket, which tells.
+func Recognised(r *http.Request, res *http.Response) (instance.Dev, bool) {
+	return instance.DevVite, res.StatusCode == http.StatusSwitchingProtocols && subprotocol(r.Header) == viteHMR
+}
+
 // readRefusal reads a body to its end, for as long as it looks like a refusal:
 // another may be a stream, which nobody must wait for.
 func readRefusal(body io.Reader) (start []byte, err error) {

@@ -135,3 +135,27 @@ func TestOnlyWhatBringsNothingIsRepeatable(t *testing.T) {
 		}
 	}
 }
+
+// What accepts the socket of Vite's client is a Vite, or built on one. The ping
+// is accepted by those that refuse the host, too.
+func TestRecognised(t *testing.T) {
+	socket := func(protocol string) *http.Request {
+		return request("/", "Upgrade", "websocket", "Sec-WebSocket-Protocol", protocol)
+	}
+	for _, row := range []struct {
+		r      *http.Request
+		status int
+		want   bool
+	}{
+		{socket("vite-hmr"), http.StatusSwitchingProtocols, true},
+		{socket("vite-hmr"), http.StatusBadRequest, false},
+		{socket("vite-ping"), http.StatusSwitchingProtocols, false},
+		{socket("chat"), http.StatusSwitchingProtocols, false},
+		{request("/"), http.StatusOK, false},
+	} {
+		dev, got := Recognised(row.r, &http.Response{StatusCode: row.status})
+		if got != row.want || got && dev != instance.DevVite {
+			t.Errorf("%v answered %d: %v, %s", row.r.Header, row.status, got, dev)
+		}
+	}
+}

@@ -1,5 +1,6 @@
 export const metadata = {
   title: "Create Next App",
+  icons: "data:,",
 };
 
 export default function RootLayout({ children }) {
