@@ -240,7 +240,6 @@ func TestNothingIsMadeAheadBelowAWildcard(t *testing.T) {
 // TestAWildcardByDNSIsOneOrderForAll has the authority validate by the records
 // of a DNS provider, as docs/operations.md has it for many instances.
 func TestAWildcardByDNSIsOneOrderForAll(t *testing.T) {
-	takesMinutes(t) // for it builds another Caddy
 	t.Parallel()
 	binary := filepath.Join(t.TempDir(), "caddy")
 	build := exec.Command("go", "build", "-race", "-o", binary, "./dnscaddy")
