@@ -28,11 +28,11 @@ soak: ## the tests of chance ten times over: 1000 kills, 30 power cuts, 5 minute
 	SANDBOX_SOAK=1 scripts/test.sh -timeout 3h ./...
 	scripts/fuzz.sh 5m
 
-bench: ## the benchmarks: of the state on disk, and end to end
+bench: ## the benchmarks: of the state on disk, and end to end; uses wrk and h2load if there
 	@scripts/docker.sh
 	@scripts/image.sh
 	@scripts/compose.sh >/dev/null
-	$(GO) test -run '^$$' -bench . -timeout 30m ./instance ./test
+	$(GO) test -run '^$$' -bench . -timeout 60m ./instance ./caddymodule/request ./test
 
 fmt: ## format the code
 	$(GOLANGCI_LINT) fmt

@@ -48,7 +48,7 @@ func serveAdmin(w http.ResponseWriter, r *http.Request) error {
 		writeError(w, errNotServing(), requestID, caddy.Log())
 		return nil
 	}
-	call := api{manager: app.manager(), requestID: requestID, log: app.settings.Log}
+	call := api{manager: app.manager(), ports: app.settings.Ports, requestID: requestID, log: app.settings.Log}
 	call.serve(w, r)
 	return nil
 }

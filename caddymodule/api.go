@@ -2,9 +2,11 @@ package caddymodule
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +26,7 @@ const statusClientGone = 499
 // api answers one call.
 type api struct {
 	manager   *instance.Manager
+	ports     instance.PortRange
 	requestID string
 	log       *zap.Logger
 }
@@ -44,7 +47,8 @@ type action struct {
 // runner runs a call; prefix is the one in the path.
 type runner func(a *api, w http.ResponseWriter, r *http.Request, prefix string, query url.Values) (reply, error)
 
-// routes are the actions by path; * stands for a prefix. HEAD is GET without
+// routes are the actions by path; * stands for a prefix, and behind domains/ for
+// a custom host. HEAD is GET without
 // the body, which net/http sees to.
 var routes = map[string]map[string]action{
 	apiPath: {
@@ -54,6 +58,10 @@ var routes = map[string]map[string]action{
 	apiPath + "/*": {
 		http.MethodGet:    {nil, (*api).get},
 		http.MethodDelete: {nil, ending((*instance.Manager).Delete)},
+	},
+	apiPath + "/*/domains/*": {
+		http.MethodPut:    {nil, changingHost((*instance.Manager).AddHost)},
+		http.MethodDelete: {nil, changingHost((*instance.Manager).RemoveHost)},
 	},
 	apiPath + "/*/start":    {http.MethodPost: {[]string{"wait"}, starting((*instance.Manager).Start)}},
 	apiPath + "/*/stop":     {http.MethodPost: {nil, ending((*instance.Manager).Stop)}},
@@ -66,7 +74,8 @@ var routes = map[string]map[string]action{
 func (a *api) serve(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Request-Id", a.requestID)
 	answer, err := a.dispatch(w, r.WithContext(instance.WithRequestID(r.Context(), a.requestID)))
-	if err != nil && r.Context().Err() != nil {
+	// A body that came too slowly ends the request as well, but its client waits.
+	if err != nil && r.Context().Err() != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		w.WriteHeader(statusClientGone) // for the access log: nobody reads it
 		return
 	}
@@ -113,6 +122,9 @@ func parsePath(path string) (route, prefix string, err error) {
 	rest, ok := strings.CutPrefix(path, apiPath+"/")
 	prefix, tail, more := strings.Cut(rest, "/")
 	route = apiPath + "/*"
+	if host, ok := strings.CutPrefix(tail, domainsPath); ok && host != "" && !strings.Contains(host, "/") {
+		tail = domainsPath + "*"
+	}
 	if more {
 		route += "/" + tail
 	}
@@ -160,6 +172,7 @@ type createBody struct {
 	Port     *int               `json:"port"`
 	Env      map[string]*string `json:"env"`
 	Labels   map[string]*string `json:"labels"`
+	Ports    []int              `json:"ports"`
 }
 
 // noBody is the body of calls that take no fields.
@@ -188,7 +201,7 @@ func (a *api) create(w http.ResponseWriter, r *http.Request, _ string, query url
 	}
 	made, err := a.manager.Create(r.Context(), instance.CreateRequest{
 		Prefix: body.Prefix, Template: body.Template, Port: body.Port,
-		Env: env, Labels: labels, Wait: wait, IdempotencyKey: key,
+		Env: env, Labels: labels, Ports: body.Ports, Wait: wait, IdempotencyKey: key,
 	})
 	if err != nil {
 		return reply{}, err

@@ -167,11 +167,12 @@ func TestRoutesAndMethods(t *testing.T) {
 	s.create(t, "routable")
 	for _, call := range []func(*testing.T, string, string, string) answer{s.call, s.callSite} {
 		for path, methods := range map[string]string{
-			"/api/instances":                  "GET, POST, HEAD",
-			"/api/instances/routable":         "DELETE, GET, HEAD",
-			"/api/instances/routable/start":   "POST",
-			"/api/instances/routable/stop":    "POST",
-			"/api/instances/routable/restart": "POST",
+			"/api/instances":                                  "GET, POST, HEAD",
+			"/api/instances/routable":                         "DELETE, GET, HEAD",
+			"/api/instances/routable/start":                   "POST",
+			"/api/instances/routable/stop":                    "POST",
+			"/api/instances/routable/restart":                 "POST",
+			"/api/instances/routable/domains/app.example.org": "DELETE, PUT",
 		} {
 			for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions} {
 				if slices.Contains(strings.Split(methods, ", "), method) {
@@ -188,9 +189,13 @@ func TestRoutesAndMethods(t *testing.T) {
 		}
 		for _, path := range []string{
 			"/api/instances/", "/api/instances/routable/", "/api/instances/routable/wake", "/api/instances/routable/start/now",
-			"/api/instances/routable%2Fstart/start/x",
+			"/api/instances/routable%2Fstart/start/x", "/api/instances/routable/domains", "/api/instances/routable/domains/",
+			"/api/instances/routable/domains/app.example.org/", "/api/instances/routable/domains/a/b", "/api/instances/routable/domains/*/x",
+			"/api/instances//domains/app.example.org", "/api/instances/domains/app.example.org",
 		} {
-			call(t, http.MethodGet, path, "").expect(t, http.StatusNotFound, 1011)
+			for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodDelete} {
+				call(t, method, path, "").expect(t, http.StatusNotFound, 1011)
+			}
 		}
 		for _, prefix := range []string{"whoknows", "ROUTABLE", "short", "routable%2Fstart", "%00", "routable.", strings.Repeat("a", 1000)} {
 			call(t, http.MethodGet, "/api/instances/"+prefix, "").expect(t, http.StatusNotFound, 1004)
@@ -233,6 +238,11 @@ func TestFailuresOfACreate(t *testing.T) {
 		{"taken port", fmt.Sprintf(`{"port":%d}`, taken.Port), 400, 1003, `"suggested_port":`},
 		{"port outside the range", `{"port":80}`, 400, 1003, `"suggested_port":`},
 		{"unknown field", `{"prefx":"abcdefgh"}`, 400, 1006, `"field":"prefx"`},
+		{"port zero", `{"ports":[0]}`, 400, 1006, `"field":"ports"`},
+		{"a null port", `{"ports":[null]}`, 400, 1006, `"field":"ports"`},
+		{"a port that is text", `{"ports":["3000"]}`, 400, 1006, `"field":"ports`},
+		{"any, which is the operator's to say", `{"ports":"any"}`, 400, 1006, `"field":"ports"`},
+		{"ports that are an object", `{"ports":{}}`, 400, 1006, `"field":"ports"`},
 		{"null in env", `{"env":{"A":null}}`, 400, 1006, `"field":"env.A"`},
 		{"null in labels", `{"labels":{"a":null}}`, 400, 1006, `"field":"labels.a"`},
 		{"unknown template", `{"template":"nosuch"}`, 400, 1007, `"templates":["missing","web"]`},

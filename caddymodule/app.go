@@ -1,12 +1,15 @@
 package caddymodule
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/aie-sandbox/caddy-sandbox/caddymodule/devserver"
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
 
@@ -64,6 +67,13 @@ type App struct {
 	// `dashboard`, `webmaster` and the like).
 	Reserved []string `json:"reserved,omitempty"`
 
+	// The exact origins of the app builder's UI, such as
+	// `https://app.example.com`: pages that may call into instances from another
+	// site, as a preview in a frame's parent does. Pages of all others are
+	// refused with 403, but for instances of `dev none`. In the Caddyfile this is
+	// `builder_origin`, which may come again. Default: none.
+	BuilderOrigins []string `json:"builder_origins,omitempty"`
+
 	// Values for all templates that do not say otherwise. The variables of
 	// `env` are added to each template's own.
 	Defaults *Template `json:"defaults,omitempty"`
@@ -75,12 +85,31 @@ type App struct {
 	// that other programs follow.
 	ReloadHooks []*ReloadHook `json:"reload_hooks,omitempty"`
 
+	// How many certificates may be made on demand for hosts of instances, as
+	// `<number>/hour`, `<number>/day` or `<number>/week`: at most so many in
+	// any hour, day or week, whatever restarts and reloads come between. When
+	// it is spent, instances that have no certificate yet get none; renewals
+	// and certificates that exist are not affected. Public authorities have
+	// limits of their own, per registered domain: Let's Encrypt's is 50 a week,
+	// so leave some for your other names. Default: no limit.
+	TLSBudget string `json:"tls_budget,omitempty"`
+
+	// Whether to have the certificate of a new instance made while its dev
+	// server starts, so that the first visitor need not wait for it. Instances
+	// that nobody ever visits then cost a certificate, too. Where a wildcard
+	// certificate covers the instances, it does nothing. Default: false.
+	TLSAhead bool `json:"tls_ahead,omitempty"`
+
 	ctx        caddy.Context
 	settings   *instance.Settings // complete but for the URL, which Start may have to find
 	dockerHost string             // Docker, expanded
 	engine     *engine
 	hooks      []*hook
-	sites      []*caddyhttp.Server // servers with our proxy handler; they tell the URL
+	builders   []string                          // BuilderOrigins, as browsers send them
+	origins    atomic.Pointer[devserver.Origins] // complete once the URL is known
+	sites      []*caddyhttp.Server               // servers with our proxy handler; they tell the URL
+	budget     *tlsBudget
+	tlsAhead   *tls.Config // for handshakes with ourselves; set by Start if TLSAhead
 }
 
 // CaddyModule returns the Caddy module information.
@@ -101,13 +130,24 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.settings, err = a.makeSettings(expand); err != nil {
 		return fmt.Errorf("sandbox: %w", err)
 	}
+	if a.builders, err = parseOrigins(expand.all(a.BuilderOrigins)); err != nil {
+		return fmt.Errorf("sandbox: builder_origin: %w", err)
+	}
+	a.useOrigins()
 	a.settings.Log = ctx.Logger()
+	if advice := adviseOnPorts(a.settings.Ports); advice != "" {
+		a.settings.Log.Warn(advice)
+	}
 	a.dockerHost = expand(a.Docker)
 	dir, err := stateDir(expand(a.StateDir))
 	if err != nil {
 		return fmt.Errorf("sandbox: state_dir: %w", err)
 	}
 	a.settings.Projected = a.projected
+	a.settings.Created = a.created
+	if err := a.provisionTLSBudget(ctx, expand); err != nil {
+		return err
+	}
 	if err := ctx.GetMetricsRegistry().Register(instanceMetrics{}); err != nil {
 		return fmt.Errorf("sandbox: registering metrics: %w", err)
 	}
@@ -137,6 +177,13 @@ func (a *App) projected(file string) {
 func (a *App) Start() error {
 	if a.settings.URL == "" {
 		a.settings.URL = a.siteURL()
+		a.useOrigins()
+	}
+	if httpApp, err := a.ctx.AppIfConfigured("http"); err == nil {
+		a.settings.OwnHosts = apiHosts(httpApp.(*caddyhttp.App).Servers)
+	}
+	if err := a.startTLSAhead(); err != nil {
+		return err
 	}
 	return a.engine.attach(a)
 }

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"encoding/json"
+	"strconv"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -33,7 +34,10 @@ func init() {
 //	    docker           <endpoint>
 //	    url              <form>
 //	    reserved         <prefixes...>
+//	    builder_origin   <origin>
 //	    default_template <name>
+//	    tls_budget       <number>/hour|day|week
+//	    tls_ahead        on|off
 //	    defaults {
 //	        # the words of a template
 //	    }
@@ -41,6 +45,7 @@ func init() {
 //	        image   <name>
 //	        pull    missing|never|always
 //	        port    <container port>
+//	        ports   <further container ports...>|any
 //	        command <words...>
 //	        env     <name> <value>
 //	        env {
@@ -52,6 +57,9 @@ func init() {
 //	        cpus    <number>
 //	        pids    <number>
 //	        ready   <duration>
+//	        inject  all|env|none
+//	        dev         auto|vite|next|webpack|none
+//	        host_header auto|preserve|localhost
 //	    }
 //	    reload_hook {
 //	        signal   <name> <pid file>
@@ -63,7 +71,7 @@ func init() {
 //	    }
 //	}
 //
-// The words template and reload_hook may come again; a hook has one of signal,
+// The words builder_origin, template and reload_hook may come again; a hook has one of signal,
 // command and post.
 func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 	d.Next() // the option's name
@@ -86,7 +94,10 @@ func (a *App) words() words {
 		"docker":           textWord(&a.Docker),
 		"url":              textWord(&a.URL),
 		"reserved":         listWord(&a.Reserved),
+		"builder_origin":   repeated(&a.BuilderOrigins),
 		"default_template": textWord(&a.DefaultTemplate),
+		"tls_budget":       textWord(&a.TLSBudget),
+		"tls_ahead":        onOffWord(&a.TLSAhead),
 		"defaults":         {parse: a.parseDefaults},
 		"template":         {parse: a.parseTemplate, repeatable: true},
 		"reload_hook":      {parse: a.parseReloadHook, repeatable: true},
@@ -119,6 +130,7 @@ func (t *Template) words() words {
 		"image":   textWord(&t.Image),
 		"pull":    textWord(&t.Pull),
 		"port":    intWord(&t.ContainerPort),
+		"ports":   {parse: t.parsePorts},
 		"command": listWord(&t.Command),
 		"env":     pairsWord(&t.Env),
 		"workdir": textWord(&t.WorkDir),
@@ -127,7 +139,32 @@ func (t *Template) words() words {
 		"cpus":    numberWord(&t.CPUs),
 		"pids":    intWord(&t.Pids),
 		"ready":   durationWord(&t.Ready),
+		"inject":  textWord(&t.Inject),
+
+		"dev":         textWord(&t.Dev),
+		"host_header": textWord(&t.HostHeader),
 	}
+}
+
+// parsePorts reads further container ports. any is a word of its own because in
+// JSON the ports are numbers.
+func (t *Template) parsePorts(d *caddyfile.Dispenser) error {
+	var values []string
+	if err := listWord(&values).parse(d); err != nil {
+		return err
+	}
+	for _, value := range values {
+		if value == "any" {
+			t.AnyPort = true
+			continue
+		}
+		port, err := strconv.Atoi(value)
+		if err != nil {
+			return d.Errf("ports: %q is neither the number of a port nor any", value)
+		}
+		t.ContainerPorts = append(t.ContainerPorts, port)
+	}
+	return nil
 }
 
 func (a *App) parseReloadHook(d *caddyfile.Dispenser) error {
@@ -164,13 +201,7 @@ func (h *ReloadHook) parseSignal(d *caddyfile.Dispenser) error {
 func parseSiteAPI(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	h.Next() // the directive's name
 	s := new(SiteAPI)
-	token := word{repeatable: true, parse: func(d *caddyfile.Dispenser) error {
-		var one string
-		err := textWord(&one).parse(d)
-		s.Tokens = append(s.Tokens, one)
-		return err
-	}}
-	if err := parseBlock(h.Dispenser, words{"token": token}); err != nil {
+	if err := parseBlock(h.Dispenser, words{"token": repeated(&s.Tokens)}); err != nil {
 		return nil, err
 	}
 	return s, nil

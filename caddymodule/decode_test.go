@@ -19,7 +19,7 @@ func decode(body string) (createBody, error) {
 
 func TestDecodeTakesWhatIsAllowed(t *testing.T) {
 	for _, body := range []string{
-		"", " \n", "{}", " {} \n", `{"prefix":null,"template":null,"port":null,"env":null,"labels":null}`,
+		"", " \n", "{}", " {} \n", `{"prefix":null,"template":null,"port":null,"env":null,"labels":null,"ports":null}`,
 		`{"prefix":"","env":{},"labels":{"a":""}}`,
 		"{}" + strings.Repeat(" ", maxBody-2),
 	} {
@@ -38,7 +38,7 @@ func TestDecodeTakesWhatIsAllowed(t *testing.T) {
 }
 
 func TestDecodeRefusesTheRest(t *testing.T) {
-	const fields = "[prefix template port env labels]"
+	const fields = "[prefix template port env labels ports]"
 	for _, row := range []struct{ body, field, allowed string }{
 		{`prefix=abc`, "body", "[a JSON object]"},
 		{`[]`, "body", "[a JSON object]"},
@@ -67,6 +67,10 @@ func TestDecodeRefusesTheRest(t *testing.T) {
 		{`{"env":["A=1"]}`, "env", "[an object]"},
 		{`{"env":{"A":1}}`, "env.A", "[a string]"},
 		{`{"labels":{"a":{}}}`, "labels.a", "[a string]"},
+		{`{"ports":"any"}`, "ports", "[a list]"},
+		{`{"ports":{}}`, "ports", "[a list]"},
+		{`{"ports":[80,"3000"]}`, "ports.1", "[a whole number]"},
+		{`{"ports":[80.5]}`, "ports.0", "[a whole number]"},
 	} {
 		t.Run(fmt.Sprintf("%.30q", row.body), func(t *testing.T) {
 			_, err := decode(row.body)

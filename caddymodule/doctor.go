@@ -25,7 +25,7 @@ Asks the running server how it is (GET /api/health on the admin endpoint) and
 shows it: instances, Docker, state files, drift between records and containers,
 versions, and what an operator should do. It changes nothing.
 
-The exit status is 0 where nothing needs to be done.`,
+The exit status is 0 if the status is ok; then what there is to do can wait.`,
 		Args: cobra.NoArgs,
 		RunE: healthCommand("doctor", printHealth),
 	}
@@ -93,7 +93,7 @@ func printHealth(out io.Writer, h health) (exit int) {
 	row("status", h.Status)
 	row("versions", fmt.Sprintf("Caddy %s, %s", h.Versions["caddy"], h.Versions["go"]))
 	row("instances", counts(h.Instances))
-	row("docker", strings.TrimSuffix(h.Docker.Status+": "+h.Docker.Error, ": "))
+	row("docker", describeDocker(h.Docker))
 	row("state", fmt.Sprintf("%s (owner %s)", h.State.Dir, h.State.Owner))
 	for _, trouble := range []string{h.State.Error, h.State.Degraded} {
 		if trouble != "" {
@@ -111,6 +111,15 @@ func printHealth(out io.Writer, h health) (exit int) {
 		return exitFailed
 	}
 	return 0
+}
+
+// describeDocker is the engine in a line.
+func describeDocker(d instance.EngineHealth) string {
+	text := d.Status
+	if d.Version != "" {
+		text += fmt.Sprintf(", version %s (API %s)", d.Version, d.API)
+	}
+	return strings.TrimSuffix(text+": "+d.Error, ": ")
 }
 
 // counts says how many instances have each status.

@@ -18,7 +18,9 @@ const (
 	methodNotAllowed instance.Kind = "method not allowed"
 	bodyTooLarge     instance.Kind = "body too large"
 	noRoute          instance.Kind = "no route"
+	brokenOff        instance.Kind = "broken off"
 	unauthorized     instance.Kind = "unauthorized"
+	foreignOrigin    instance.Kind = "foreign origin"
 )
 
 // failure is how the API tells of one kind of error. Codes are for ever: a
@@ -42,6 +44,9 @@ var failures = map[instance.Kind]failure{
 	methodNotAllowed:      {1009, http.StatusMethodNotAllowed},
 	bodyTooLarge:          {1010, http.StatusRequestEntityTooLarge},
 	noRoute:               {1011, http.StatusNotFound},
+	instance.BadHost:      {1012, http.StatusBadRequest},
+	instance.HostTaken:    {1013, http.StatusConflict},
+	instance.NoSuchPort:   {1014, http.StatusNotFound},
 	instance.EngineFailed: {1101, http.StatusBadGateway},
 	instance.EngineDown:   {1102, http.StatusServiceUnavailable},
 	instance.Timeout:      {1103, http.StatusGatewayTimeout},
@@ -50,9 +55,12 @@ var failures = map[instance.Kind]failure{
 	instance.Overloaded:   {1106, http.StatusServiceUnavailable},
 	instance.Exited:       {1107, http.StatusBadGateway},
 	instance.NotOpen:      {1108, http.StatusServiceUnavailable},
+	instance.PortClosed:   {1109, http.StatusServiceUnavailable},
+	brokenOff:             {1110, http.StatusBadGateway},
 	instance.StateFailed:  {1201, http.StatusInternalServerError},
 	instance.DiskFull:     {1201, http.StatusInsufficientStorage},
 	unauthorized:          {1301, http.StatusUnauthorized},
+	foreignOrigin:         {1304, http.StatusForbidden},
 }
 
 // errNotServing is the answer while no configuration with the sandbox app is

@@ -25,6 +25,9 @@ func (a *api) health(_ http.ResponseWriter, r *http.Request, _ string, _ url.Val
 	if err != nil {
 		return reply{}, err
 	}
+	if advice := adviseOnPorts(a.ports); advice != "" {
+		how.Advice = append(how.Advice, advice)
+	}
 	version, _ := caddy.Version()
 	return reply{data: health{
 		Health:   how,

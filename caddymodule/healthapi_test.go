@@ -19,6 +19,7 @@ func TestHealthTellsHowTheServerIs(t *testing.T) {
 	for _, call := range []func(*testing.T, string, string, string) answer{s.call, s.callSite} {
 		a := call(t, http.MethodGet, "/api/health", "").expect(t, http.StatusOK, 0)
 		if a.text("status") != "ok" || a.detail("instances") != `{"running":1}` || a.detail("drift") != "[]" ||
+			a.detail("docker") != `{"status":"ok","error":"","version":"in memory","api":"1.0"}` || a.detail("advice") != "[]" ||
 			!strings.Contains(a.detail("state"), s.state()) || !strings.Contains(a.detail("versions"), `"go":"go1.`) {
 			t.Errorf("health is %s", a.raw)
 		}
@@ -87,8 +88,9 @@ to do       see to the Docker Engine
 		t.Errorf("printed\n%s\nwant\n%s", out.String(), want)
 	}
 	out.Reset()
-	if exit := printHealth(&out, health{Health: instance.Health{Status: "ok", Docker: instance.EngineHealth{Status: "ok"}}}); exit != 0 ||
-		!strings.Contains(out.String(), "docker      ok\n") || !strings.Contains(out.String(), "instances   none\n") {
+	fine := instance.Health{Status: "ok", Docker: instance.EngineHealth{Status: "ok", Version: "27.3.1", API: "1.47"}, Advice: []string{"set live-restore"}}
+	if exit := printHealth(&out, health{Health: fine}); exit != 0 ||
+		!strings.Contains(out.String(), "docker      ok, version 27.3.1 (API 1.47)\n") || !strings.Contains(out.String(), "to do       set live-restore\n") || !strings.Contains(out.String(), "instances   none\n") {
 		t.Errorf("exit status %d, printed %s", exit, out.String())
 	}
 	out.Reset()

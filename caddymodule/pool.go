@@ -35,7 +35,9 @@ type engine struct {
 	dir     string
 	docker  string // where the container engine listens, fixed when the Manager is opened
 	manager *instance.Manager
-	open    func() error // opens the Manager the first time; the outcome is for good
+	ledger  *tlsLedger
+	ahead   *aheadMaker
+	open    func() error // opens Manager and ledger the first time; the outcome is for good
 }
 
 // acquireEngine returns the engine of dir; release gives it back.
@@ -49,7 +51,14 @@ func acquireEngine(dir, docker string) (*engine, error) {
 
 func newEngine(dir, docker string) *engine {
 	manager := instance.New(dir, func(owner string) (instance.Runtime, error) { return newRuntime(docker, owner) })
-	return &engine{dir: dir, docker: docker, manager: manager, open: sync.OnceValue(manager.Open)}
+	e := &engine{dir: dir, docker: docker, manager: manager, ledger: newTLSLedger(dir), ahead: newAheadMaker(makeAhead)}
+	e.open = sync.OnceValue(func() error {
+		if err := manager.Open(); err != nil {
+			return err
+		}
+		return e.ledger.open(caddy.Log().Named("sandbox"))
+	})
+	return e
 }
 
 func (e *engine) release() error {
@@ -59,7 +68,10 @@ func (e *engine) release() error {
 
 // Destruct implements caddy.Destructor: no configuration refers to e any more.
 // Requests that began under one may still ask the Manager, which bears it.
-func (e *engine) Destruct() error { return e.manager.Close() }
+func (e *engine) Destruct() error {
+	e.ahead.close()
+	return e.manager.Close()
+}
 
 // attach puts a in force, or says why it cannot be. Caddy calls it, and
 // detach, for one configuration at a time.

@@ -8,9 +8,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"go.uber.org/zap"
 
-	"github.com/aie-sandbox/caddy-sandbox/caddymodule/request"
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
 
@@ -22,13 +22,16 @@ func init() {
 // upstream source finds it.
 const leaseVar = "sandbox.lease"
 
-// Handler finds the instance that a request is for, by its host name, and
+// Handler finds the instance that a request is for, by its host name, which is
+// `<prefix>.<domain>`, `<container port>-<prefix>.<domain>` or a custom host, and
 // keeps it awake while the request or its WebSocket lasts. It belongs before a
 // `reverse_proxy` with `dynamic_upstreams` of the source `sandbox`, as the
 // Caddyfile directive `sandbox_proxy` makes it.
 //
-// It answers for instances that cannot be served: 404 for unknown hosts, and
-// 503 with Retry-After for those that do not run; with a small page to
+// It answers for instances that cannot be served: 404 for unknown hosts and
+// ports that were not declared, 503 with Retry-After for instances that do not
+// run and for ports that nothing listens on; and 403 to pages of other sites,
+// whose Origin is neither the instance's nor a `builder_origin`; with a small page to
 // browsers that navigate, else in the form of the API. Errors of the proxy
 // behind it, as when the dev server is gone, are answered alike. What the dev
 // server answers is never changed.
@@ -60,28 +63,40 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("sandbox handler: %w", err)
 	}
 	h.app.servedBy(ctx)
-	return nil
+	return sparesReloads(ctx)
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler. It returns when the
 // response is complete, or the upgraded connection closed.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	prefix, ok := request.Prefix(r.Host, h.app.settings.Domain)
+	target, ok := h.app.resolve(r.Host)
+	prefix := target.Prefix
 	setPlaceholders(r, prefix, h.get)
 	if !ok {
 		refuse(w, r, noInstance(), h.app.settings.Log)
 		return nil
 	}
-	lease, err := h.app.manager().Acquire(prefix)
+	lease, err := h.app.manager().Acquire(prefix, target.Port)
 	if err != nil {
-		refuse(w, r, err, h.app.settings.Log)
+		refuse(w, r, h.withOpenPorts(r, prefix, err), h.app.settings.Log)
 		return nil
 	}
 	defer lease.Release()
+	if err := h.checkOrigin(r, lease); err != nil {
+		refuse(w, r, err, h.app.settings.Log)
+		return nil
+	}
+	dropClaims(r)
+	if beginsStream(r) && !openFiles.takeForStream() {
+		h.refuseStream(w, r)
+		return nil
+	}
 	caddyhttp.SetVar(r.Context(), leaseVar, lease)
+	w, r, done := streaming(w, r)
+	defer done()
 	err = next.ServeHTTP(w, r)
 	if failed, ok := explainFailure(r, prefix, err, h.get, h.app.settings.Log); ok {
-		refuse(w, r, failed, h.app.settings.Log)
+		refuse(w, r, h.explainPort(r, lease, failed), h.app.settings.Log)
 		return nil
 	}
 	return err
@@ -144,7 +159,7 @@ func explainFailure(r *http.Request, prefix string, err error, get getter, log *
 	if c := log.Check(zap.WarnLevel, "dev server does not answer"); c != nil {
 		c.Write(zap.String("prefix", prefix), zap.Error(failed.Err))
 	}
-	return notServed(prefix, failed.Err, get), true
+	return notServed(prefix, failed, get), true
 }
 
 // devServerAnswered reports whether reverse_proxy got a response.
@@ -155,7 +170,7 @@ func devServerAnswered(r *http.Request) bool {
 }
 
 // notServed says why prefix did not answer, as far as its state tells now.
-func notServed(prefix string, cause error, get getter) *instance.Error {
+func notServed(prefix string, failed caddyhttp.HandlerError, get getter) *instance.Error {
 	got, err := get(prefix)
 	if err != nil {
 		return noInstance()
@@ -164,17 +179,31 @@ func notServed(prefix string, cause error, get getter) *instance.Error {
 		Kind:       instance.NotRunning,
 		Message:    fmt.Sprintf("the instance is %s", got.Status),
 		RetryAfter: time.Second,
-		Err:        cause,
+		Err:        failed.Err,
 	}
 	if got.Status == instance.Running {
+		if brokeOff(failed) {
+			return &instance.Error{Kind: brokenOff, Message: brokenOffMessage, Err: failed.Err}
+		}
 		e.Message = instance.NotAnswering
 	}
 	return e.With("status", got.Status).With("reason", got.Reason)
 }
 
+// brokenOffMessage has no "try again": of what changes something, that may
+// happen twice.
+const brokenOffMessage = "the dev server closed the connection before it answered; whether it did what was asked is unknown"
+
+// brokeOff reports whether the request may have reached the dev server.
+func brokeOff(failed caddyhttp.HandlerError) bool {
+	_, dialling := errors.AsType[reverseproxy.DialError](failed.Err)
+	return !dialling && failed.StatusCode == http.StatusBadGateway
+}
+
 // refuse answers a request that reaches no dev server.
 func refuse(w http.ResponseWriter, r *http.Request, err error, log *zap.Logger) {
 	id := requestID(r)
+	boundLog(r, id, log)
 	w.Header().Set("X-Request-Id", id)
 	if wantsPage(r) && writePage(w, err) {
 		return

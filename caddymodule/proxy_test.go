@@ -32,7 +32,10 @@ func TestProxyPassesRequestsAsTheyAre(t *testing.T) {
 		Host, URI string
 		Headers   http.Header
 	}
-	res := s.get(t, host, "/headers?a=1&b=%2F", http.Header{"X-Forwarded-For": {"192.0.2.1"}})
+	res := s.get(t, host, "/headers?a=1&b=%2F", http.Header{
+		"X-Forwarded-For": {"192.0.2.1"}, "X-Forwarded-Host": {"evil.example"}, "X-Forwarded-Proto": {"gopher"},
+		"X-Forwarded-Port": {"1"}, "X-Forwarded-Prefix": {"/evil"}, "Forwarded": {"host=evil.example"},
+	})
 	if err := json.Unmarshal([]byte(read(t, res)), &seen); err != nil {
 		t.Fatal(err)
 	}
@@ -41,6 +44,7 @@ func TestProxyPassesRequestsAsTheyAre(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"X-Forwarded-Host": host, "X-Forwarded-Proto": "http", "X-Forwarded-For": "127.0.0.1",
+		"X-Forwarded-Port": "", "X-Forwarded-Prefix": "", "Forwarded": "",
 		"Accept-Encoding": "gzip", // the client's own, see http.Transport
 	} {
 		if got := seen.Headers.Get(name); got != want {
@@ -248,10 +252,18 @@ func TestPlaceholders(t *testing.T) {
 // dialWebSocket opens an echoing WebSocket to an instance.
 func (s *server) dialWebSocket(t *testing.T, prefix string) *websocket.Conn {
 	t.Helper()
-	url := fmt.Sprintf("ws://%s:%d/ws", hostOf(prefix), s.sitePort)
-	config, err := websocket.NewConfig(url, "http://"+hostOf(prefix))
+	return s.dialWebSocketAt(t, prefix, "/ws", "")
+}
+
+func (s *server) dialWebSocketAt(t *testing.T, prefix, path, protocol string) *websocket.Conn {
+	t.Helper()
+	url := fmt.Sprintf("ws://%s:%d%s", hostOf(prefix), s.sitePort, path)
+	config, err := websocket.NewConfig(url, fmt.Sprintf("http://%s:%d", hostOf(prefix), s.sitePort))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if protocol != "" {
+		config.Protocol = []string{protocol}
 	}
 	conn, err := net.Dial("tcp", s.site())
 	if err != nil {

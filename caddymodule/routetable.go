@@ -22,14 +22,16 @@ import (
 // that did makes another one. Nil is what there is before the first good file.
 type routeTable struct {
 	domain string
-	table  map[string]route // by prefix
+	table  map[string]route  // by prefix
+	hosts  map[string]string // custom host to prefix
 }
 
 // route is the way to one instance.
 type route struct {
-	dial   string // host and port
-	port   int
-	status instance.Status
+	dial    string // host and port
+	port    int
+	status  instance.Status
+	domains []string
 }
 
 // parseRoutes reads a file of routes:
@@ -50,7 +52,7 @@ func parseRoutes(data []byte) (r *routeTable, skipped []string, err error) {
 	if file.Routes == nil {
 		return nil, nil, errors.New(`it has no "routes"`)
 	}
-	r = &routeTable{table: make(map[string]route, len(file.Routes))}
+	r = &routeTable{table: make(map[string]route, len(file.Routes)), hosts: map[string]string{}}
 	if r.domain, err = parseDomain(file.Domain); err != nil {
 		return nil, nil, fmt.Errorf("domain: %w", err)
 	}
@@ -61,14 +63,33 @@ func parseRoutes(data []byte) (r *routeTable, skipped []string, err error) {
 			continue
 		}
 		r.table[prefix] = one
+		for _, host := range one.domains {
+			if err := r.addHost(host, prefix); err != nil {
+				skipped = append(skipped, fmt.Sprintf("%q: %v", request.Shorten(prefix), err))
+			}
+		}
 	}
 	return r, skipped, nil
 }
 
+// addHost gives prefix a custom host. Two instances cannot have one.
+func (r *routeTable) addHost(host, prefix string) error {
+	parsed, err := instance.ParseHost(host)
+	if err != nil {
+		return err
+	}
+	if other, taken := r.hosts[parsed]; taken {
+		return fmt.Errorf("its host %s is also that of %q", parsed, other)
+	}
+	r.hosts[parsed] = prefix
+	return nil
+}
+
 func parseRoute(prefix string, value json.RawMessage) (route, error) {
 	var entry struct {
-		Target string          `json:"target"`
-		Status instance.Status `json:"status"`
+		Target  string          `json:"target"`
+		Status  instance.Status `json:"status"`
+		Domains []string        `json:"domains"`
 	}
 	if !instance.ValidPrefix(prefix) {
 		return route{}, errors.New("its prefix is not " + instance.PrefixRule)
@@ -81,9 +102,10 @@ func parseRoute(prefix string, value json.RawMessage) (route, error) {
 		return route{}, err
 	}
 	return route{
-		dial:   net.JoinHostPort(host, strconv.Itoa(port)),
-		port:   port,
-		status: cmp.Or(entry.Status, instance.Running),
+		dial:    net.JoinHostPort(host, strconv.Itoa(port)),
+		port:    port,
+		status:  cmp.Or(entry.Status, instance.Running),
+		domains: entry.Domains,
 	}, nil
 }
 
@@ -108,16 +130,16 @@ func parseTarget(target string) (host string, port int, err error) {
 	return host, port, nil
 }
 
-// prefixOf returns the prefix that host names, empty if it names none.
-func (r *routeTable) prefixOf(host string) string {
+// resolve returns what host names; the zero target if it names nothing.
+func (r *routeTable) resolve(host string) request.Target {
 	if r == nil {
-		return ""
+		return request.Target{}
 	}
-	prefix, ok := request.Prefix(host, r.domain)
-	if !ok {
-		return ""
+	if t, ok := request.Host(host, r.domain); ok {
+		return t
 	}
-	return prefix
+	name, _ := request.Name(host)
+	return request.Target{Prefix: r.hosts[name]}
 }
 
 // get returns what there is to know of an instance: prefix, port and status.
@@ -132,12 +154,16 @@ func (r *routeTable) get(prefix string) (instance.Instance, error) {
 	return instance.Instance{Prefix: prefix, Port: one.port, Status: one.status}, nil
 }
 
-// find returns where the instance of prefix is dialled, or why it is not.
-// Where its status leaves a doubt, the dial will tell.
-func (r *routeTable) find(prefix string) (dial string, err error) {
-	got, err := r.get(prefix)
+// find returns where t is dialled, or why it is not. Where its status leaves a
+// doubt, the dial will tell.
+func (r *routeTable) find(t request.Target) (dial string, err error) {
+	got, err := r.get(t.Prefix)
 	if err != nil {
 		return "", err
+	}
+	if t.Port != 0 {
+		return "", instance.Errorf(instance.NoSuchPort, "port %d is not served here: this is a stand-by proxy, "+
+			"which reaches the dev servers of instances alone", t.Port).With("port", t.Port)
 	}
 	e := &instance.Error{
 		Kind:       instance.NotRunning,
@@ -149,7 +175,7 @@ func (r *routeTable) find(prefix string) (dial string, err error) {
 		e.Message, e.RetryAfter = "the instance is starting", time.Second
 	case instance.Stopped, instance.Failed, instance.Deleting:
 	default:
-		return r.table[prefix].dial, nil
+		return r.table[t.Prefix].dial, nil
 	}
 	return "", e.With("status", got.Status).With("reason", "")
 }

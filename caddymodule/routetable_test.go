@@ -7,12 +7,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aie-sandbox/caddy-sandbox/caddymodule/request"
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
 
 func TestRouteTable(t *testing.T) {
 	table, skipped, err := parseRoutes([]byte(`{"domain":"Sandbox.Example.com","later":1,"routes":{
-		"running1":{"target":"http://127.0.0.1:5174","status":"running"},
+		"running1":{"target":"http://127.0.0.1:5174","status":"running","domains":["app.example.org","two.example.org"]},
 		"starting":{"target":"http://127.0.0.1:5175","status":"starting"},
 		"nostatus":{"target":"http://[::1]:5176"},
 		"byname01":{"target":"http://app_web-1.internal:80","status":"running","later":1},
@@ -27,6 +28,11 @@ func TestRouteTable(t *testing.T) {
 		"running1.sandbox.example.com":      "127.0.0.1:5174",
 		"RUNNING1.sandbox.example.com.:443": "127.0.0.1:5174",
 		"starting.sandbox.example.com":      "127.0.0.1:5175",
+		"app.example.org":                   "127.0.0.1:5174",
+		"TWO.example.org.:443":              "127.0.0.1:5174",
+		"three.example.org":                 "not found",
+		"3000-running1.sandbox.example.com": "no such port",
+		"3000-whoknows.sandbox.example.com": "not found",
 		"nostatus.sandbox.example.com":      "[::1]:5176",
 		"byname01.sandbox.example.com":      "app_web-1.internal:80",
 		"stopped1.sandbox.example.com":      "stopped",
@@ -39,7 +45,7 @@ func TestRouteTable(t *testing.T) {
 		"sandbox.example.com":               "not found",
 		"":                                  "not found",
 	} {
-		dial, err := table.find(table.prefixOf(host))
+		dial, err := table.find(table.resolve(host))
 		got := dial
 		if e, ok := errors.AsType[*instance.Error](err); ok {
 			got = string(e.Kind)
@@ -88,6 +94,25 @@ func TestRoutesThatCannotBeServedAreSkipped(t *testing.T) {
 	}
 }
 
+func TestHostsThatCannotBeServedAreSkipped(t *testing.T) {
+	for domains, want := range map[string]string{
+		`"*.example.org"`: "wildcard", `"10.0.0.1"`: "IP address", `"first.example.org"`: "also that of", `"with space.org"`: "malformed",
+	} {
+		table, skipped, err := parseRoutes([]byte(`{"domain":"a.example","routes":{
+			"aaaaaaaa":{"target":"http://127.0.0.1:1","domains":["first.example.org"]},
+			"bbbbbbbb":{"target":"http://127.0.0.1:2","domains":[` + domains + `,"good.example.org"]}}}`))
+		if err != nil || len(skipped) != 1 || !strings.Contains(skipped[0], want) {
+			t.Errorf("%s: skipped %q (%v), want one that has %q", domains, skipped, err, want)
+			continue
+		}
+		for host, prefix := range map[string]string{"first.example.org": "aaaaaaaa", "good.example.org": "bbbbbbbb", "bbbbbbbb.a.example": "bbbbbbbb"} {
+			if got := table.resolve(host); got.Prefix != prefix {
+				t.Errorf("%s: %s leads to %q, want %q", domains, host, got.Prefix, prefix)
+			}
+		}
+	}
+}
+
 // Files that are not whole must not count as files without routes.
 func TestBrokenRoutes(t *testing.T) {
 	whole := `{"domain":"a.example","routes":{"keepsake":{"target":"http://127.0.0.1:1"}}}`
@@ -109,7 +134,7 @@ func TestBrokenRoutes(t *testing.T) {
 
 func TestNoRoutesYet(t *testing.T) {
 	var table *routeTable
-	_, err := table.find(table.prefixOf("keepsake.a.example"))
+	_, err := table.find(table.resolve("keepsake.a.example"))
 	if e, ok := errors.AsType[*instance.Error](err); !ok || e.Kind != instance.NotOpen || e.RetryAfter == 0 {
 		t.Errorf("got %v", err)
 	}
@@ -118,6 +143,7 @@ func TestNoRoutesYet(t *testing.T) {
 func FuzzRoutes(f *testing.F) {
 	f.Add([]byte(`{"domain":"a.example","routes":{"keepsake":{"target":"http://127.0.0.1:1","status":"running"}}}`))
 	f.Add([]byte(`{"domain":"a.example","routes":{"keepsake":{"target":"http://[::1%25x]:1"},"x":5}}`))
+	f.Add([]byte(`{"domain":"a.example","routes":{"keepsake":{"target":"http://127.0.0.1:1","domains":["B.example.","*.c"]}}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		table, _, err := parseRoutes(data)
 		if err != nil {
@@ -131,8 +157,13 @@ func FuzzRoutes(f *testing.F) {
 			if n, err := strconv.Atoi(port); err != nil || n != r.port || n < 1 || n > 65535 {
 				t.Errorf("%q has port %q and %d", prefix, port, r.port)
 			}
-			if got := table.prefixOf(prefix + "." + table.domain); got != prefix {
-				t.Errorf("%q is not found by its own host, but %q", prefix, got)
+			if got := table.resolve(prefix + "." + table.domain); got != (request.Target{Prefix: prefix}) {
+				t.Errorf("%q is not found by its own host, but %v", prefix, got)
+			}
+		}
+		for host, prefix := range table.hosts {
+			if same, err := instance.ParseHost(host); err != nil || same != host || table.table[prefix].dial == "" {
+				t.Errorf("the host %q leads to %q (%v)", host, prefix, err)
 			}
 		}
 	})

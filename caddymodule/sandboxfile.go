@@ -54,7 +54,7 @@ func (h *FileHandler) Provision(ctx caddy.Context) error {
 	if h.file, err = acquireRoutes(newExpander()(h.Path)); err != nil {
 		return fmt.Errorf("sandbox_file handler: %w", err)
 	}
-	return nil
+	return sparesReloads(ctx)
 }
 
 // Cleanup gives back what Provision took.
@@ -68,14 +68,16 @@ func (h *FileHandler) Cleanup() error {
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *FileHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	table := h.file.routes()
-	prefix := table.prefixOf(r.Host)
-	setPlaceholders(r, prefix, h.file.get)
-	if _, err := table.find(prefix); err != nil {
+	target := table.resolve(r.Host)
+	setPlaceholders(r, target.Prefix, h.file.get)
+	if _, err := table.find(target); err != nil {
 		refuse(w, r, err, h.log)
 		return nil
 	}
+	w, r, done := streaming(w, r)
+	defer done()
 	err := next.ServeHTTP(w, r)
-	if failed, ok := explainFailure(r, prefix, err, h.file.get, h.log); ok {
+	if failed, ok := explainFailure(r, target.Prefix, err, h.file.get, h.log); ok {
 		refuse(w, r, failed, h.log)
 		return nil
 	}
@@ -125,7 +127,7 @@ func (u *FileUpstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream,
 	// Not r.Host: on a retry it is what header_up made of it.
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	host, _ := repl.GetString("http.request.host")
-	dial, err := table.find(table.prefixOf(host))
+	dial, err := table.find(table.resolve(host))
 	if err != nil {
 		return nil, nil //nolint:nilerr // see above
 	}
@@ -146,6 +148,7 @@ func fileTransport() *reverseproxy.HTTPTransport {
 	return &reverseproxy.HTTPTransport{
 		DialTimeout:           caddy.Duration(defaultDialTimeout),
 		ResponseHeaderTimeout: caddy.Duration(defaultResponseHeaderTimeout),
+		ExpectContinueTimeout: caddy.Duration(expectContinueTimeout),
 		KeepAlive: &reverseproxy.KeepAlive{
 			MaxIdleConnsPerHost: idleConnsPerInstance,
 			IdleConnTimeout:     caddy.Duration(idleConnTimeout),

@@ -17,6 +17,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/aie-sandbox/caddy-sandbox/caddymodule/request"
 	"github.com/aie-sandbox/caddy-sandbox/test/testserver/devserver"
 )
 
@@ -306,7 +307,7 @@ func TestStandbyKeepsTheLastGoodRoutes(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.refresh()
-		if dial, err := f.table.Load().find("keepsake"); err != nil || dial != "127.0.0.1:5174" {
+		if dial, err := f.table.Load().find(request.Target{Prefix: "keepsake"}); err != nil || dial != "127.0.0.1:5174" {
 			t.Errorf("%s: keepsake is dialled at %q, %v", name, dial, err)
 		}
 	}
@@ -317,7 +318,7 @@ func TestStandbyKeepsTheLastGoodRoutes(t *testing.T) {
 	s.replace(t, routesText("keepsake 5176 running", "x 5175 running"))
 	f.refresh()
 	f.refresh()
-	if dial, _ := f.table.Load().find("keepsake"); dial != "127.0.0.1:5176" {
+	if dial, _ := f.table.Load().find(request.Target{Prefix: "keepsake"}); dial != "127.0.0.1:5176" {
 		t.Errorf("the good file is not followed: %q", dial)
 	}
 	counts(1, 1, 1)

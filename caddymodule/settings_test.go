@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,6 +33,7 @@ func TestDefaults(t *testing.T) {
 		Templates: map[string]instance.Template{"vite": {
 			Image: "demo", Pull: "missing", Port: 5174, Env: map[string]string{},
 			Memory: 512 << 20, CPUs: 1, Pids: 512, Ready: time.Minute,
+			Mode: instance.Mode{Dev: "auto", HostHeader: "auto"}, Inject: "all",
 		}},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -45,15 +47,17 @@ func TestTemplatesTakeWhatTheyLackFromDefaults(t *testing.T) {
 		Domain: "{env.SANDBOX_TEST_DOMAIN}", URL: "https://{prefix}.{domain}/", Reserved: []string{"UPPER123"},
 		Defaults: &Template{
 			Image: "{env.SANDBOX_TEST_IMAGE}", Pull: "never", ContainerPort: 80, Command: []string{"run", "{unknown}"},
-			Env: map[string]string{"A": "1", "B": "1"}, WorkDir: "/work", User: "1000",
+			Env: map[string]string{"A": "1", "B": "1"}, WorkDir: "/work", User: "1000", ContainerPorts: []int{3000},
 			Memory: 1 << 30, CPUs: 2, Pids: 99, Ready: caddy.Duration(time.Second),
+			Dev: "vite", HostHeader: "preserve", Inject: "none",
 		},
 		Templates: map[string]*Template{
 			"none": nil,
 			"all": {
 				Image: "own", Pull: "always", ContainerPort: 8080, Command: []string{"own"},
-				Env: map[string]string{"B": "2"}, WorkDir: "/own", User: "0",
+				Env: map[string]string{"B": "2"}, WorkDir: "/own", User: "0", ContainerPorts: []int{9229, 80}, AnyPort: true,
 				Memory: 2 << 30, CPUs: 0.5, Pids: 11, Ready: caddy.Duration(time.Hour),
+				Dev: "next", HostHeader: "localhost", Inject: "env",
 			},
 		},
 	}
@@ -65,13 +69,15 @@ func TestTemplatesTakeWhatTheyLackFromDefaults(t *testing.T) {
 	want := map[string]instance.Template{
 		"none": {
 			Image: "from-env", Pull: "never", Port: 80, Command: []string{"run", "{unknown}"},
-			Env: map[string]string{"A": "1", "B": "1"}, WorkDir: "/work", User: "1000",
+			Env: map[string]string{"A": "1", "B": "1"}, WorkDir: "/work", User: "1000", Ports: []int{3000},
 			Memory: 1 << 30, CPUs: 2, Pids: 99, Ready: time.Second,
+			Mode: instance.Mode{Dev: "vite", HostHeader: "preserve"}, Inject: "none",
 		},
 		"all": {
 			Image: "own", Pull: "always", Port: 8080, Command: []string{"own"},
-			Env: map[string]string{"A": "1", "B": "2"}, WorkDir: "/own", User: "0",
+			Env: map[string]string{"A": "1", "B": "2"}, WorkDir: "/own", User: "0", Ports: []int{9229, 80}, AnyPort: true,
 			Memory: 2 << 30, CPUs: 0.5, Pids: 11, Ready: time.Hour,
+			Mode: instance.Mode{Dev: "next", HostHeader: "localhost"}, Inject: "env",
 		},
 	}
 	if !reflect.DeepEqual(s.Templates, want) {
@@ -114,8 +120,13 @@ func TestBadConfigurationsAreExplained(t *testing.T) {
 		"pull":                 {func(a *App) { a.Templates["vite"].Pull = "sometimes" }, "pull: \"sometimes\" is not missing, never or always"},
 		"container port":       {func(a *App) { a.Templates["vite"].ContainerPort = 65536 }, "port: 65536 is not"},
 		"negative port":        {func(a *App) { a.Templates["vite"].ContainerPort = -1 }, "port: -1 is not"},
+		"further ports":        {func(a *App) { a.Templates["vite"].ContainerPorts = []int{80, 0} }, "ports: [80 0] are not all"},
+		"many further ports":   {func(a *App) { a.Templates["vite"].ContainerPorts = slices.Repeat([]int{80}, 33) }, "ports: there are 33"},
 		"relative workdir":     {func(a *App) { a.Templates["vite"].WorkDir = "app" }, "workdir: \"app\" is not an absolute path"},
 		"memory":               {func(a *App) { a.Templates["vite"].Memory = 1 << 20 }, "memory: 1048576 bytes"},
+		"dev":                  {func(a *App) { a.Templates["vite"].Dev = "angular" }, "dev: \"angular\" is not auto, vite"},
+		"host header":          {func(a *App) { a.Templates["vite"].HostHeader = "example.com" }, "host_header: \"example.com\" is not auto"},
+		"inject":               {func(a *App) { a.Templates["vite"].Inject = "some" }, "inject: \"some\" is not all, env or none"},
 		"cpus":                 {func(a *App) { a.Templates["vite"].CPUs = -1 }, "cpus: -1"},
 		"pids":                 {func(a *App) { a.Templates["vite"].Pids = -1 }, "pids: -1"},
 		"ready":                {func(a *App) { a.Templates["vite"].Ready = -1 }, "ready: -1ns is negative"},

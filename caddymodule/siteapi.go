@@ -71,7 +71,8 @@ func (s *SiteAPI) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if !strings.HasPrefix(r.URL.Path, "/api/") {
 		return next.ServeHTTP(w, r)
 	}
-	call := api{manager: s.app.manager(), requestID: requestID(r), log: s.app.settings.Log}
+	boundBody(w, r)
+	call := api{manager: s.app.manager(), ports: s.app.settings.Ports, requestID: requestID(r), log: s.app.settings.Log}
 	if !s.authorized(r) {
 		w.Header().Set("X-Request-Id", call.requestID)
 		w.Header().Set("WWW-Authenticate", `Bearer realm="sandbox"`)

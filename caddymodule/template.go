@@ -31,6 +31,16 @@ type Template struct {
 	// variable `PORT`. In the Caddyfile this is `port`. Default: 5174.
 	ContainerPort int `json:"container_port,omitempty"`
 
+	// Further container ports that visitors reach, at
+	// `https://<port>-<prefix>.<domain>`; those that a create declares come on
+	// top. In the Caddyfile this is `ports`. Default: none.
+	ContainerPorts []int `json:"container_ports,omitempty"`
+
+	// Whether visitors reach every other container port as well, declared or
+	// not. Such a port may be a debugger or a database that was never meant for
+	// strangers. In the Caddyfile this is `ports any`. Default: no.
+	AnyPort bool `json:"any_port,omitempty"`
+
 	// The command and its arguments, in place of the image's own.
 	Command []string `json:"command,omitempty"`
 
@@ -57,6 +67,29 @@ type Template struct {
 	// How long the dev server may take from the start of its container to its
 	// first HTTP answer; one that takes longer has failed. Default: `60s`.
 	Ready caddy.Duration `json:"ready,omitempty"`
+
+	// The family of the dev server: `vite` (SvelteKit, Astro and all else that
+	// is built on it), `next`, `webpack` (webpack-dev-server, Create React App,
+	// Rspack) or `none`; requests are put to it in the way that it takes them
+	// from a page at localhost. `auto`: as its first refusal shows. `none` says
+	// that it is no dev server: nothing is changed, unless `host_header` says
+	// so, and pages of other sites may call it, as an API may want. Like
+	// `host_header` it holds for the instances that exist, too. Default: `auto`.
+	Dev string `json:"dev,omitempty"`
+
+	// The Host that the dev server gets: `preserve`, the one that the client
+	// sent; `localhost`, which every dev server takes, with the container port;
+	// `auto`: the one that fits `dev`, or that a refusal has shown to be needed.
+	// The client's own is in X-Forwarded-Host. Default: `auto`.
+	HostHeader string `json:"host_header,omitempty"`
+
+	// What the container gets so that dev servers work in it as they are:
+	// `all`: variables that they look for, and by NODE_OPTIONS a line of code
+	// for every Node process, which makes a server that would listen on
+	// localhost alone reachable; `env`: the variables alone; `none`: no more
+	// than `PORT` and `SANDBOX_…`. Variables of the same name in `env` or of a
+	// create win; NODE_OPTIONS is added to. Default: `all`.
+	Inject string `json:"inject,omitempty"`
 }
 
 // minMemory is Docker's own: with less it refuses to make a container.
@@ -79,6 +112,8 @@ func (t *Template) make(name string, defaults *Template, expand expander) (insta
 		Image:   expand(cmp.Or(t.Image, defaults.Image)),
 		Pull:    instance.PullPolicy(expand(cmp.Or(t.Pull, defaults.Pull, string(instance.PullMissing)))),
 		Port:    cmp.Or(t.ContainerPort, defaults.ContainerPort, instance.DefaultContainerPort),
+		Ports:   orElse(t.ContainerPorts, defaults.ContainerPorts),
+		AnyPort: t.AnyPort || defaults.AnyPort,
 		Command: expand.all(orElse(t.Command, defaults.Command)),
 		Env:     map[string]string{},
 		WorkDir: expand(cmp.Or(t.WorkDir, defaults.WorkDir)),
@@ -87,6 +122,11 @@ func (t *Template) make(name string, defaults *Template, expand expander) (insta
 		CPUs:    cmp.Or(t.CPUs, defaults.CPUs, instance.DefaultCPUs),
 		Pids:    cmp.Or(t.Pids, defaults.Pids, instance.DefaultPids),
 		Ready:   cmp.Or(time.Duration(t.Ready), time.Duration(defaults.Ready), instance.DefaultReady),
+		Mode: instance.Mode{
+			Dev:        instance.Dev(expand(cmp.Or(t.Dev, defaults.Dev, string(instance.DevAuto)))),
+			HostHeader: instance.HostHeader(expand(cmp.Or(t.HostHeader, defaults.HostHeader, string(instance.HostAuto)))),
+		},
+		Inject: instance.Inject(expand(cmp.Or(t.Inject, defaults.Inject, string(instance.InjectAll)))),
 	}
 	maps.Copy(made.Env, defaults.Env)
 	maps.Copy(made.Env, t.Env)
@@ -99,7 +139,7 @@ func (t *Template) make(name string, defaults *Template, expand expander) (insta
 	return made, checkTemplate(made)
 }
 
-func orElse(list, otherwise []string) []string {
+func orElse[T any](list, otherwise []T) []T {
 	if len(list) > 0 {
 		return list
 	}
@@ -115,8 +155,18 @@ func checkTemplate(t instance.Template) error {
 		return fmt.Errorf("image: %q is not the name of an image", t.Image)
 	case !slices.Contains(pulls, t.Pull):
 		return fmt.Errorf("pull: %q is not missing, never or always", t.Pull)
+	case !slices.Contains(instance.Devs, t.Dev):
+		return fmt.Errorf("dev: %q is not auto, vite, next, webpack or none", t.Dev)
+	case !slices.Contains(instance.HostHeaders, t.HostHeader):
+		return fmt.Errorf("host_header: %q is not auto, preserve or localhost", t.HostHeader)
+	case !slices.Contains(instance.Injects, t.Inject):
+		return fmt.Errorf("inject: %q is not all, env or none", t.Inject)
 	case t.Port < 1 || t.Port > 65535:
 		return fmt.Errorf("port: %d is not from 1 to 65535", t.Port)
+	case slices.ContainsFunc(t.Ports, func(port int) bool { return !instance.ValidPort(port) }):
+		return fmt.Errorf("ports: %v are not all from 1 to 65535", t.Ports)
+	case len(t.Ports) > instance.MaxContainerPorts:
+		return fmt.Errorf("ports: there are %d, and at most %d are allowed", len(t.Ports), instance.MaxContainerPorts)
 	case t.WorkDir != "" && !path.IsAbs(t.WorkDir):
 		return fmt.Errorf("workdir: %q is not an absolute path", t.WorkDir)
 	case t.Memory < minMemory:

@@ -15,10 +15,12 @@ func init() {
 	caddy.RegisterModule(new(TLSPermission))
 }
 
-// TLSPermission allows certificates for the hosts of instances only: from the
-// moment that an instance is to be until it is being deleted, whether it runs
-// or not. It is asked during TLS handshakes, of names that strangers make up,
-// and looks in memory only.
+// TLSPermission allows certificates for the hosts of instances only, custom ones
+// included: from the moment that an instance is to be until it is being
+// deleted, whether it runs or not. Of the hosts of its ports, `<port>-<prefix>`,
+// those of the declared ports always get one, and a few others, so that there
+// is a page that says what is wrong. It is asked during TLS handshakes, of names
+// that strangers make up, and looks in memory only.
 type TLSPermission struct {
 	app *App
 }
@@ -42,11 +44,16 @@ func (p *TLSPermission) Provision(ctx caddy.Context) error {
 
 // CertificateAllowed implements caddytls.OnDemandPermission.
 func (p *TLSPermission) CertificateAllowed(_ context.Context, name string) error {
-	prefix, ok := request.Prefix(name, p.app.settings.Domain)
-	if !ok || !p.app.manager().Known(prefix) {
+	if !p.app.isHost(name) {
 		return fmt.Errorf("%s is no host of an instance: %w", request.Shorten(name), caddytls.ErrPermissionDenied)
 	}
-	return nil
+	return p.app.mayOrder(name)
+}
+
+// isHost reports whether name is a host that an instance is served at.
+func (a *App) isHost(name string) bool {
+	target, ok := a.resolve(name)
+	return ok && a.manager().Known(target.Prefix, target.Port)
 }
 
 // UnmarshalCaddyfile sets p up from Caddyfile tokens. Syntax:

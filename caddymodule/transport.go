@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"go.uber.org/zap"
 
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
@@ -26,6 +27,9 @@ const (
 	defaultDialTimeout = time.Second
 	// Dev servers compile on demand, so it may take a while, but not for ever.
 	defaultResponseHeaderTimeout = 60 * time.Second
+	// Of a client that asks before it sends a body (`Expect: 100-continue`) the
+	// dev server is asked, for so long; most answer at once.
+	expectContinueTimeout = time.Second
 
 	// A page of a dev server is hundreds of modules, fetched at once; more
 	// connections than the two of net/http survive that.
@@ -40,6 +44,11 @@ const (
 // closed when the container ends, with what goes on in it: idle connections
 // as well as open WebSockets.
 //
+// It puts requests to dev servers in the way that these take them, as the words
+// `dev` and `host_header` of templates say, or as a refusal has shown; and puts
+// back in responses what that changes. The handler `sandbox` has to come before
+// it for that: it refuses the pages of other sites, as dev servers do.
+//
 // It needs the upstreams to come from the source `sandbox`.
 type Transport struct {
 	// How long a connection may take to be made. Default: `1s`.
@@ -52,6 +61,8 @@ type Transport struct {
 
 	dialer net.Dialer
 	pool   *http.Transport
+	log    *zap.Logger
+	warn   seldom
 }
 
 // CaddyModule returns the Caddy module information.
@@ -63,7 +74,8 @@ func (*Transport) CaddyModule() caddy.ModuleInfo {
 }
 
 // Provision makes the pool of connections.
-func (t *Transport) Provision(caddy.Context) error {
+func (t *Transport) Provision(ctx caddy.Context) error {
+	t.log = ctx.Logger()
 	t.dialer = net.Dialer{
 		Timeout:   cmp.Or(time.Duration(t.DialTimeout), defaultDialTimeout),
 		KeepAlive: tcpKeepAlive,
@@ -71,6 +83,7 @@ func (t *Transport) Provision(caddy.Context) error {
 	t.pool = &http.Transport{
 		DialContext:           t.dial,
 		ResponseHeaderTimeout: cmp.Or(time.Duration(t.ResponseHeaderTimeout), defaultResponseHeaderTimeout),
+		ExpectContinueTimeout: expectContinueTimeout,
 		MaxIdleConnsPerHost:   idleConnsPerInstance,
 		IdleConnTimeout:       idleConnTimeout,
 		DisableCompression:    true, // the client's Accept-Encoding goes on as it is
@@ -98,16 +111,24 @@ type targetKey struct{}
 // reverse_proxy sets for each attempt.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	endpoint, ok := caddyhttp.GetVar(r.Context(), endpointVar).(*instance.Endpoint)
-	dial, dialOK := reverseproxy.GetDialInfo(r.Context())
-	if !ok || !dialOK {
+	to, toOK := reverseproxy.GetDialInfo(r.Context())
+	if !ok || !toOK {
 		return nil, errors.New("transport sandbox: the upstream is no instance: use it with dynamic sandbox")
 	}
 	r.URL.Scheme = "http"
-	r.URL.Host = endpoint.Key() // what connections are pooled by; only dial knows the address
+	// What connections are pooled by: the endpoint, and which of its ports. Only
+	// dial knows the address.
+	r.URL.Host = endpoint.Key() + ":" + to.Port
 	// A dial may outlast this request, so what it needs is not in Caddy's
 	// variables, which others write.
-	ctx := context.WithValue(r.Context(), targetKey{}, target{endpoint, dial.Address})
-	res, err := t.pool.RoundTrip(r.WithContext(ctx))
+	ctx := context.WithValue(r.Context(), targetKey{}, target{endpoint, to.Address})
+	res, err := t.persuade(r.WithContext(ctx), endpoint.Port)
+	if short := shortage(err); short != nil {
+		if t.warn.mayDo(10 * time.Second) {
+			t.log.Warn("connecting to an instance: "+short.Message, zap.String("address", to.Address), zap.Error(err))
+		}
+		return refusal(r, short, t.log), nil
+	}
 	if err == nil {
 		asWebSocket(res)
 	}
@@ -118,6 +139,9 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 func (t *Transport) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	to := ctx.Value(targetKey{}).(target)
 	conn, err := t.dialer.DialContext(ctx, "tcp", to.address)
+	if shortage(err) != nil {
+		return nil, err
+	}
 	if err != nil {
 		return nil, reverseproxy.NewDialError(err) // nothing was sent: any request may be tried again
 	}

@@ -118,7 +118,7 @@ func TestTransportNeedsItsUpstreamSource(t *testing.T) {
 // endpointOf is where prefix can be dialled.
 func endpointOf(t *testing.T, prefix string) *instance.Endpoint {
 	t.Helper()
-	lease, err := inForce.top().manager().Acquire(prefix)
+	lease, err := inForce.top().manager().Acquire(prefix, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

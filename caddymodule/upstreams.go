@@ -10,7 +10,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
-	"github.com/aie-sandbox/caddy-sandbox/caddymodule/request"
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
 
@@ -21,6 +20,10 @@ func init() {
 // endpointVar holds the endpoint of the attempt in progress in Caddy's table
 // of variables, where the transport finds it.
 const endpointVar = "sandbox.endpoint"
+
+// noWayVar holds the container port that this proxy has no way to, in the same
+// table, for the handler to explain.
+const noWayVar = "sandbox.no_way"
 
 // The ways to an instance.
 const (
@@ -36,8 +39,9 @@ const (
 type Upstreams struct {
 	// Which address of an instance is dialled. `container`: its own, on the
 	// bridge network, which is twice as fast but only reachable on a Linux
-	// host; `published`: its port on 127.0.0.1; `auto`: the first where this
-	// host reaches it, else the second. Default: `auto`.
+	// host; `published`: its port on 127.0.0.1, which leads to the dev server
+	// alone and not to further ports; `auto`: the first where this host reaches
+	// it, else the second. Default: `auto`.
 	Upstream string `json:"upstream,omitempty"`
 
 	app *App
@@ -70,12 +74,13 @@ func (u *Upstreams) Provision(ctx caddy.Context) error {
 // GetUpstreams implements reverseproxy.UpstreamSource. No upstream is no
 // error: Caddy would log one for each attempt.
 func (u *Upstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
-	endpoint := u.endpoint(r)
+	endpoint, port := u.endpoint(r)
 	if endpoint == nil {
 		return nil, nil
 	}
-	address := u.address(endpoint)
+	address := u.address(endpoint, port)
 	if !address.IsValid() {
+		caddyhttp.SetVar(r.Context(), noWayVar, port)
 		return nil, nil
 	}
 	caddyhttp.SetVar(r.Context(), endpointVar, endpoint)
@@ -83,31 +88,38 @@ func (u *Upstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, err
 	return []*reverseproxy.Upstream{{Dial: address.String()}}, nil
 }
 
-func (u *Upstreams) endpoint(r *http.Request) *instance.Endpoint {
+// endpoint returns the endpoint of the request, nil if there is none now, and
+// the container port that is wanted, zero for the dev server's.
+func (u *Upstreams) endpoint(r *http.Request) (e *instance.Endpoint, port int) {
 	if lease, ok := caddyhttp.GetVar(r.Context(), leaseVar).(*instance.Lease); ok {
-		return lease.Endpoint()
+		return lease.Endpoint(), lease.ContainerPort
 	}
 	// Not r.Host: on a retry it is what header_up made of it.
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	host, _ := repl.GetString("http.request.host")
-	prefix, ok := request.Prefix(host, u.app.settings.Domain)
+	target, ok := u.app.resolve(host)
 	if !ok {
-		return nil
+		return nil, 0
 	}
-	lease, err := u.app.manager().Acquire(prefix)
+	lease, err := u.app.manager().Acquire(target.Prefix, target.Port)
 	if err != nil {
-		return nil
+		return nil, 0
 	}
 	defer lease.Release()
-	return lease.Endpoint()
+	return lease.Endpoint(), lease.ContainerPort
 }
 
-// address is where e is dialled; invalid if the wanted way does not exist.
-func (u *Upstreams) address(e *instance.Endpoint) netip.AddrPort {
-	if u.Upstream == viaPublished || u.Upstream == viaAuto && !e.Direct.IsValid() {
+// address is where a port of e is dialled; invalid if the wanted way does not
+// exist. Only the dev server's port is published: a host port for each of the
+// others would be taken whether anybody comes or not.
+func (u *Upstreams) address(e *instance.Endpoint, port int) netip.AddrPort {
+	switch {
+	case u.Upstream == viaContainer || u.Upstream == viaAuto && e.Direct.IsValid():
+		return e.At(port)
+	case port == 0:
 		return e.Published
 	}
-	return e.Direct
+	return netip.AddrPort{}
 }
 
 // UnmarshalCaddyfile sets u up from Caddyfile tokens. Syntax:

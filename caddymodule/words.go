@@ -142,6 +142,16 @@ func listWord(into *[]string) word {
 	}}
 }
 
+// repeated is a word with one value that may come again.
+func repeated(into *[]string) word {
+	return word{repeatable: true, parse: func(d *caddyfile.Dispenser) error {
+		var one string
+		err := textWord(&one).parse(d)
+		*into = append(*into, one)
+		return err
+	}}
+}
+
 // pairsWord takes a name and its value, or a block of them; it may come again.
 func pairsWord(into *map[string]string) word {
 	pair := func(d *caddyfile.Dispenser) error {

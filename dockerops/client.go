@@ -45,7 +45,9 @@ var (
 	_ instance.Runtime    = (*Client)(nil)
 	_ instance.Projecting = (*Client)(nil)
 	_ instance.Pulling    = (*Client)(nil)
+	_ instance.Imaging    = (*Client)(nil)
 	_ instance.Adopting   = (*Client)(nil)
+	_ instance.Listening  = (*Client)(nil)
 )
 
 // Deadlines say how long the engine may take to answer. No call of a [Client]

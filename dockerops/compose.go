@@ -46,11 +46,25 @@ func (c *Client) composeBlock(rec instance.Record) ([]byte, error) {
 	if rec.Status == instance.Deleting || rec.Adopted {
 		return nil, nil
 	}
-	file, err := c.serviceProject(rec.Spec).MarshalYAML()
+	file, err := withDomains(c.serviceProject(rec.Spec), rec.Domains).MarshalYAML()
 	if err != nil {
 		return nil, fmt.Errorf("encoding the Compose service of %s: %w", rec.Prefix, err)
 	}
 	return bytes.TrimPrefix(file, []byte("services:\n")), nil
+}
+
+// withDomains notes custom hosts beside the one service of project. They may
+// change while the container runs, so they are neither labels nor anything else
+// that counts in Compose's hash, which would have it make a new container.
+func withDomains(project *types.Project, domains []string) *types.Project {
+	if len(domains) == 0 {
+		return project
+	}
+	for name, service := range project.Services {
+		service.Extensions = types.Extensions{"x-sandbox-domains": domains}
+		project.Services[name] = service
+	}
+	return project
 }
 
 // joinCompose needs nothing of the head: the owner is the client's.

@@ -1,6 +1,7 @@
 package dockerops
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -21,6 +22,7 @@ func TestComposeFileIsTheGoldenOne(t *testing.T) {
 	second := fullSpec()
 	second.Prefix, second.Port = "zzzzzzzz", 5201
 	second.Command, second.Labels, second.WorkDir, second.User, second.Pull = nil, nil, "", "", ""
+	second.ContainerPorts, second.AnyPort = nil, false
 	golden(t, "docker-compose.yml", composeText(t, fixedClient(t), fullSpec(), second))
 }
 
@@ -230,10 +232,32 @@ func TestTheHashFollowsTheSpecButNotThePullPolicy(t *testing.T) {
 		"port":       func(s *instance.Spec) { s.Port++ },
 		"generation": func(s *instance.Spec) { s.Generation++ },
 		"memory":     func(s *instance.Spec) { s.Memory++ },
+		"ports":      func(s *instance.Spec) { s.ContainerPorts = nil },
+		"any port":   func(s *instance.Spec) { s.AnyPort = false },
 	} {
 		if hash(change) == same {
 			t.Errorf("another %s leaves the hash as it is", name)
 		}
+	}
+}
+
+// Custom hosts come and go while the container runs: the file tells them, and
+// Compose must not think that the container is another one.
+func TestCustomHostsAreInTheFileAndNotInTheHash(t *testing.T) {
+	c := fixedClient(t)
+	spec := fullSpec()
+	projection := c.Projection()
+	block, err := projection.Block(instance.Record{Spec: spec, Status: instance.Running, Domains: []string{"a.example.org", "no"}})
+	must(t, err)
+	service := loadAsCompose(t, projection.Join(instance.Head{Owner: c.owner}, [][]byte{block})).Services[spec.Prefix]
+	if got := fmt.Sprintf("%q", service.Extensions["x-sandbox-domains"]); got != `["a.example.org" "no"]` {
+		t.Errorf("the file has the hosts %s", got)
+	}
+	sameAsSpec(t, c, service, spec)
+	ours, err := c.serviceHash(t.Context(), spec)
+	must(t, err)
+	if want := composeServiceHash(t, service); ours != want {
+		t.Errorf("our hash is %s, that of the file with hosts %s", ours, want)
 	}
 }
 

@@ -18,6 +18,7 @@ func fullSpec() instance.Spec {
 	return instance.Spec{
 		Prefix: "k3v9x2m4q8w1z7ab", Port: 5200, Template: "vite", Generation: 3,
 		Image: "caddy-sandbox/vite-demo:1", Pull: instance.PullNever, ContainerPort: 5174,
+		ContainerPorts: []int{3000, 9229}, AnyPort: true,
 		Command: []string{"npm", "run", "dev", "--", "--port=$PORT"},
 		Env:     map[string]string{"PORT": "5174", "HOST": "0.0.0.0", "GREETING": "hällo $USER\n\"you\""},
 		WorkDir: "/app", User: "1000:1000",

@@ -22,6 +22,7 @@ type image struct {
 	command []string
 	workDir string
 	user    string
+	env     []string
 }
 
 // imageCache holds images by id. It saves Inspect a second call.
@@ -31,6 +32,12 @@ type imageCache struct{ byID sync.Map }
 func (c *Client) Pull(ctx context.Context, spec instance.Spec) error {
 	_, err := c.readyImage(ctx, spec.Image, spec.Pull)
 	return err
+}
+
+// ImageEnv implements instance.Imaging.
+func (c *Client) ImageEnv(ctx context.Context, name string) (map[string]string, error) {
+	img, err := c.inspectImage(ctx, name)
+	return variables(img.env), err
 }
 
 // readyImage returns the image of that name, fetched by policy.
@@ -64,6 +71,7 @@ func (c *Client) inspectImage(ctx context.Context, name string) (image, error) {
 	img := image{id: found.ID}
 	if found.Config != nil {
 		img.command, img.workDir, img.user = found.Config.Cmd, found.Config.WorkingDir, found.Config.User
+		img.env = found.Config.Env
 	}
 	c.images.byID.Store(img.id, img)
 	return img, nil

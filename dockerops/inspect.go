@@ -170,6 +170,7 @@ func specOf(found container.InspectResponse, img image) instance.Spec {
 		CPUs:          cpusOf(found.HostConfig.NanoCPUs),
 		Labels:        callerLabels(labels),
 	}
+	spec.ContainerPorts, spec.AnyPort = readPorts(labels[labelPorts])
 	if pids := found.HostConfig.PidsLimit; pids != nil {
 		spec.Pids = *pids
 	}

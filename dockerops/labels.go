@@ -1,6 +1,7 @@
 package dockerops
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,7 +14,8 @@ const (
 	labelManager    = "sandbox.manager" // the owner; on our network too
 	labelPrefix     = "sandbox.prefix"
 	labelTemplate   = "sandbox.template"
-	labelPort       = "sandbox.port" // host port
+	labelPort       = "sandbox.port"  // host port
+	labelPorts      = "sandbox.ports" // further container ports, and any; absent: none
 	labelGeneration = "sandbox.generation"
 	labelCaller     = "sandbox.label." // and the caller's key: no other label is theirs
 )
@@ -39,10 +41,41 @@ func sandboxLabels(spec instance.Spec, owner string) map[string]string {
 		labelPort:       strconv.Itoa(spec.Port),
 		labelGeneration: strconv.Itoa(spec.Generation),
 	}
+	if ports := portsLabel(spec); ports != "" {
+		labels[labelPorts] = ports
+	}
 	for key, value := range spec.Labels {
 		labels[labelCaller+key] = value
 	}
 	return labels
+}
+
+const anyPort = "any"
+
+// portsLabel is such as "3000,9229" or "3000,any"; empty where the dev server's
+// port is the only one.
+func portsLabel(spec instance.Spec) string {
+	var parts []string
+	for _, port := range spec.ContainerPorts {
+		parts = append(parts, strconv.Itoa(port))
+	}
+	if spec.AnyPort {
+		parts = append(parts, anyPort)
+	}
+	return strings.Join(parts, ",")
+}
+
+// readPorts undoes portsLabel; what somebody spoilt is left out.
+func readPorts(label string) (ports []int, others bool) {
+	for part := range strings.SplitSeq(label, ",") {
+		if part == anyPort {
+			others = true
+		} else if port := number(part); instance.ValidPort(port) {
+			ports = append(ports, port)
+		}
+	}
+	slices.Sort(ports)
+	return slices.Compact(ports), others
 }
 
 // callerLabels are the caller's among the labels of a container; nil if none.

@@ -24,6 +24,8 @@ type CreateRequest struct {
 	Port     *int
 	Env      map[string]string
 	Labels   map[string]string
+	// Ports are container ports to be reached besides the template's.
+	Ports []int `json:",omitempty"`
 	// Wait is how long the caller waits; the zero value means WaitReady.
 	Wait Wait `json:"-"`
 	// IdempotencyKey makes a repeated request return the first one's instance.
@@ -159,12 +161,22 @@ func (m *Manager) build(ctx context.Context, e *entry, op *operation, rec *Recor
 	if err := m.pull(ctx, rec.Spec); err != nil {
 		return err
 	}
+	if err := m.addPreload(ctx, rec); err != nil {
+		return err
+	}
 	err := m.gate.do(ctx, func() error { return m.launch(ctx, rec, fixed) })
 	op.quit()
 	if err != nil {
 		return err
 	}
-	return m.complete(ctx, e, op, rec)
+	if told := m.settings.Load().Created; told != nil {
+		told(rec.Prefix)
+	}
+	err = m.complete(ctx, e, op, rec)
+	if isBadOption(err) && rec.hasPreload() {
+		return m.buildWithoutPreload(ctx, e, op, rec, fixed)
+	}
+	return err
 }
 
 // complete takes rec from a container that was started to running.
@@ -176,6 +188,7 @@ func (m *Manager) complete(ctx context.Context, e *entry, op *operation, rec *Re
 		return err
 	}
 	rec.Status, rec.Ready = Running, true
+	op.brief.Store(true) // who sees that it runs may go on with it
 	err := m.save(e, rec)
 	op.passed("recorded")
 	return err
@@ -207,7 +220,7 @@ func (m *Manager) launch(ctx context.Context, rec *Record, fixed bool) error {
 	var refused []int // kept until the end, so that none is tried twice
 	defer func() {
 		for _, port := range refused {
-			m.ports.free(port)
+			m.ports.refused(port)
 		}
 	}()
 	for begun := time.Now(); ; {
@@ -273,7 +286,7 @@ func (m *Manager) recordStart(ctx context.Context, e *entry, op *operation, rec 
 			return err
 		}
 	}
-	close(op.started)
+	op.markStarted()
 	return nil
 }
 
@@ -427,6 +440,9 @@ func checkCreate(req CreateRequest) error {
 			fmt.Sprintf("at most %d printable ASCII characters", maxKeyBytes))
 	}
 	if err := checkEnv(req.Env); err != nil {
+		return err
+	}
+	if err := checkPorts(req.Ports); err != nil {
 		return err
 	}
 	return checkLabels(req.Labels)

@@ -95,12 +95,36 @@ func stateError(path string, err error) *Error {
 	kind := StateFailed
 	message := fmt.Sprintf("%s cannot be written", path)
 	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
+	case errors.Is(err, syscall.ENOSPC):
 		kind = DiskFull
 		message = fmt.Sprintf("the disk is full: %s cannot be written; free some space", path)
+	case errors.Is(err, syscall.EDQUOT):
+		kind = DiskFull
+		message = fmt.Sprintf("the disk quota of uid %d is used up: %s cannot be written; free some space or raise it", os.Geteuid(), path)
+	case errors.Is(err, syscall.EFBIG):
+		kind = DiskFull
+		message = fmt.Sprintf("%s cannot be written: it would be larger than this process may make a file; raise that limit (ulimit -f)", path)
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		message = fmt.Sprintf("%s cannot be written: no file descriptor is left; try again later, and raise that limit (ulimit -n)", path)
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		message = fmt.Sprintf("%s cannot be written: its folder must be writable (mode 0711) and owned by uid %d", path, os.Geteuid())
 	}
 	e := &Error{Kind: kind, Message: message, Err: err}
 	return e.With("path", path).With("mode", "0711").With("owner", os.Geteuid())
+}
+
+// WriteFile replaces path durably, as the files of instances are: for the other
+// files of a state directory, whose lock the caller's Manager holds.
+func WriteFile(path string, mode fs.FileMode, data []byte) error {
+	if err := writeFile(osDisk{}, path, mode, data); err != nil {
+		return stateError(path, err)
+	}
+	return nil
+}
+
+// SetAside renames a file that cannot be used, so that it is neither lost nor
+// in the way, and returns its new path.
+func SetAside(path, why string) (aside string, err error) {
+	aside = asideName(path, why)
+	return aside, os.Rename(path, aside)
 }

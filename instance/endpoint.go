@@ -15,6 +15,7 @@ type Endpoint struct {
 	ContainerID string
 	Direct      netip.AddrPort // the container's own address; invalid where the host does not reach it
 	Published   netip.AddrPort // 127.0.0.1 and the host port
+	Port        int            // where the dev server listens inside the container
 
 	key   string
 	mu    sync.Mutex
@@ -28,9 +29,19 @@ func newEndpoint(r *Record) *Endpoint {
 		ContainerID: r.ContainerID,
 		Direct:      direct,
 		Published:   published(r.Port),
+		Port:        r.ContainerPort,
 		key:         r.ContainerID + "." + strconv.FormatInt(startTime(r).UnixMilli(), 36),
 		conns:       map[io.Closer]struct{}{},
 	}
+}
+
+// At is where the container itself is dialled for one of its ports, zero for
+// the dev server's; invalid where the host does not reach it.
+func (e *Endpoint) At(port int) netip.AddrPort {
+	if port == 0 || !e.Direct.IsValid() {
+		return e.Direct
+	}
+	return netip.AddrPortFrom(e.Direct.Addr(), uint16(port))
 }
 
 func published(port int) netip.AddrPort {

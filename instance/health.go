@@ -17,7 +17,8 @@ type Health struct {
 	// Drift is what the next comparison of records and containers will do, and
 	// why; empty: they agree.
 	Drift []string `json:"drift"`
-	// Advice is what an operator should do.
+	// Advice is what an operator should do. Where the status is ok, all works
+	// without.
 	Advice []string `json:"advice"`
 }
 
@@ -25,6 +26,9 @@ type Health struct {
 type EngineHealth struct {
 	Status string `json:"status"` // ok or down
 	Error  string `json:"error"`
+	// Version and API are what the engine says of itself; empty: it did not.
+	Version string `json:"version"`
+	API     string `json:"api"`
 }
 
 // StateHealth is how the state directory is.
@@ -60,15 +64,31 @@ func (m *Manager) Health(ctx context.Context) (Health, error) {
 		h.advise("see to the Docker Engine: until it answers nothing can be created, started or stopped; what runs is served")
 	} else {
 		h.Drift = drift
+		m.describeEngine(ctx, &h)
 	}
 	if h.State.Degraded != "" {
-		h.advise("compare the instances with what you expect, then confirm them: POST /api/health/confirm; until then no instance can be created")
+		h.advise("compare the instances with what you expect, add their custom hosts again, for those were lost, and confirm: " +
+			"POST /api/health/confirm; until then no instance can be created")
 	}
 	if err := m.refresh(); err != nil {
 		h.State.Error = err.Error()
 		h.advise("make the state directory writable, or free some space")
 	}
 	return h, nil
+}
+
+// describeEngine adds what an engine that answers says of itself.
+func (m *Manager) describeEngine(ctx context.Context, h *Health) {
+	runtime, ok := m.runtime.(Describing)
+	if !ok {
+		return
+	}
+	engine, err := runtime.Describe(ctx)
+	if err != nil {
+		h.Docker.Error = err.Error()
+	}
+	h.Docker.Version, h.Docker.API = engine.Version, engine.API
+	h.Advice = append(h.Advice, engine.Advice...)
 }
 
 func (h *Health) advise(what string) {
@@ -126,8 +146,8 @@ func (m *Manager) mayCreate() error {
 	}
 	return &Error{
 		Kind: StateFailed,
-		Message: "no instance can be created: " + *why + ", and the instances were made anew from the containers; " +
-			"an operator has to look at them and confirm (POST /api/health/confirm)",
+		Message: "no instance can be created: " + *why + ", and the instances were made anew from the containers, " +
+			"without their custom hosts; an operator has to look at them and confirm (POST /api/health/confirm)",
 		Details: map[string]any{"degraded": *why},
 		Err:     errors.New(*why),
 	}

@@ -43,17 +43,23 @@ const (
 // Instance is what the world sees of one instance. It is a copy: keeping or
 // changing it touches nothing.
 type Instance struct {
-	Prefix        string            `json:"prefix"`
-	Port          int               `json:"port"`
-	Status        Status            `json:"status"`
-	Ready         bool              `json:"ready"`
-	URL           string            `json:"url"`
+	Prefix string `json:"prefix"`
+	Port   int    `json:"port"`
+	Status Status `json:"status"`
+	Ready  bool   `json:"ready"`
+	URL    string `json:"url"`
+	// URLs are those of the declared container ports besides ContainerPort.
+	URLs map[int]string `json:"urls"`
+	// Domains are the custom hosts, in order.
+	Domains       []string          `json:"domains"`
 	Template      string            `json:"template"`
 	Image         string            `json:"image"`
 	ContainerID   string            `json:"container_id"`
 	ContainerPort int               `json:"container_port"`
 	Labels        map[string]string `json:"labels"`
 	Reason        string            `json:"reason"`
+	Dev           Dev               `json:"dev"`
+	HostHeader    HostHeader        `json:"host_header"`
 	Generation    int               `json:"generation"`
 	CreatedAt     time.Time         `json:"created_at"`
 	StartedAt     *time.Time        `json:"started_at"`
@@ -72,21 +78,25 @@ type Instance struct {
 // Spec is the container that an instance is to have: all that a [Runtime]
 // needs to make it, and all that survives in .instances.json.
 type Spec struct {
-	Prefix        string            `json:"prefix"`
-	Port          int               `json:"port"` // host port, on 127.0.0.1
-	Template      string            `json:"template"`
-	Generation    int               `json:"generation"` // counts the containers that this prefix has had
-	Image         string            `json:"image"`
-	Pull          PullPolicy        `json:"pull,omitempty"`
-	ContainerPort int               `json:"container_port"` // where the dev server listens inside
-	Command       []string          `json:"command,omitempty"`
-	Env           map[string]string `json:"env,omitempty"` // complete, as the container gets it
-	WorkDir       string            `json:"workdir,omitempty"`
-	User          string            `json:"user,omitempty"`
-	Memory        int64             `json:"memory"` // bytes
-	CPUs          float64           `json:"cpus"`
-	Pids          int64             `json:"pids"`
-	Labels        map[string]string `json:"labels,omitempty"` // the caller's
+	Prefix        string     `json:"prefix"`
+	Port          int        `json:"port"` // host port, on 127.0.0.1
+	Template      string     `json:"template"`
+	Generation    int        `json:"generation"` // counts the containers that this prefix has had
+	Image         string     `json:"image"`
+	Pull          PullPolicy `json:"pull,omitempty"`
+	ContainerPort int        `json:"container_port"` // where the dev server listens inside
+	// ContainerPorts are those that are reached besides, in order; where
+	// AnyPort is set, all others are too.
+	ContainerPorts []int             `json:"container_ports,omitempty"`
+	AnyPort        bool              `json:"any_port,omitempty"`
+	Command        []string          `json:"command,omitempty"`
+	Env            map[string]string `json:"env,omitempty"` // complete, as the container gets it
+	WorkDir        string            `json:"workdir,omitempty"`
+	User           string            `json:"user,omitempty"`
+	Memory         int64             `json:"memory"` // bytes
+	CPUs           float64           `json:"cpus"`
+	Pids           int64             `json:"pids"`
+	Labels         map[string]string `json:"labels,omitempty"` // the caller's
 }
 
 // PullPolicy says when an image is fetched from its registry.
@@ -107,6 +117,8 @@ type Record struct {
 	Ready       bool   `json:"ready"`
 	Reason      string `json:"reason,omitempty"`
 	ContainerID string `json:"container_id,omitempty"`
+	// Domains are the custom hosts, in order; the slice is never changed.
+	Domains []string `json:"domains,omitempty"`
 	// Adopted tells that somebody else made the container, which therefore has
 	// no labels of ours: see Adopting.
 	Adopted bool `json:"adopted,omitempty"`
@@ -118,21 +130,25 @@ type Record struct {
 	StoppedAt    *time.Time `json:"stopped_at,omitempty"`
 	LastActiveAt *time.Time `json:"last_active_at,omitempty"`
 	Lifetime                // its own, over its template's
+	// Mode is what a refusal by the dev server has shown; empty: nothing yet.
+	Mode
 	// IdempotencyKey and RequestHash let a retried create find its first answer.
 	IdempotencyKey string `json:"idempotency_key,omitempty"`
 	RequestHash    string `json:"request_hash,omitempty"`
 }
 
-func (r *Record) view(url string) Instance {
+func (r *Record) view(s *Settings) Instance {
 	labels := maps.Clone(r.Labels)
 	if labels == nil {
 		labels = map[string]string{}
 	}
+	mode := s.Templates[r.Template].Mode.With(r.Mode)
 	return Instance{
-		Prefix: r.Prefix, Port: r.Port, Status: r.Status, Ready: r.Ready, URL: url,
+		Prefix: r.Prefix, Port: r.Port, Status: r.Status, Ready: r.Ready,
+		URL: s.url(r.Prefix), URLs: r.urls(s), Domains: append([]string{}, r.Domains...),
 		Template: r.Template, Image: r.Image, ContainerID: r.ContainerID,
 		ContainerPort: r.ContainerPort, Labels: labels, Reason: r.Reason,
-		Generation: r.Generation, CreatedAt: r.CreatedAt, StartedAt: r.StartedAt,
+		Dev: mode.Dev, HostHeader: mode.HostHeader, Generation: r.Generation, CreatedAt: r.CreatedAt, StartedAt: r.StartedAt,
 		StoppedAt: r.StoppedAt, LastActiveAt: r.LastActiveAt,
 	}
 }

@@ -10,27 +10,42 @@ type Lease struct {
 	Prefix   string
 	Port     int
 	Template string
+	// ContainerPort is the one that the request is for, beside the dev server's;
+	// zero: the dev server's.
+	ContainerPort int
 
-	entry   *entry
-	release sync.Once
-	resting bool // guarded by entry.mu
+	entry    *entry
+	manager  *Manager
+	template Mode // as configured when the lease was taken
+	release  sync.Once
+	resting  bool // guarded by entry.mu
 }
 
-// Acquire takes a lease on a running, ready instance, without any I/O. Whoever
-// gets one must release it. Errors: NotFound, NotRunning, NotOpen.
-func (m *Manager) Acquire(prefix string) (*Lease, error) {
+// Acquire takes a lease on a running, ready instance, without any I/O. port is
+// the container port that is wanted, zero for the dev server's. Whoever gets a
+// lease must release it. Errors: NotFound, NoSuchPort, NotRunning, NotOpen.
+func (m *Manager) Acquire(prefix string, port int) (*Lease, error) {
 	e, err := m.find(prefix)
 	if err != nil {
 		return nil, err
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if !e.rec.serves(port) {
+		return nil, noSuchPort(port)
+	}
 	if e.endpoint == nil {
 		return nil, notRunning(e.rec)
 	}
+	if port == e.rec.ContainerPort {
+		port = 0
+	}
 	e.leases++
 	e.lastActive = time.Now()
-	return &Lease{Prefix: prefix, Port: e.rec.Port, Template: e.rec.Template, entry: e}, nil
+	return &Lease{
+		Prefix: prefix, Port: e.rec.Port, Template: e.rec.Template, ContainerPort: port,
+		entry: e, manager: m, template: m.settings.Load().Templates[e.rec.Template].Mode,
+	}, nil
 }
 
 // Endpoint returns where the instance can be dialled now; nil when it no

@@ -24,12 +24,16 @@ type Settings struct {
 	Ports           PortRange
 	PrefixLength    int      // of generated prefixes
 	Reserved        []string // prefixes that nobody gets, beside the built-in ones
+	OwnHosts        []string // custom hosts that nobody gets: sites of ours
 	Templates       map[string]Template
 	DefaultTemplate string // for creates that name none; empty: they must name one
 	Log             *zap.Logger
 	// Projected is told the path, below the state directory, of each projection
 	// that was written with new bytes. It must not block. Nil: nobody is told.
 	Projected func(path string)
+	// Created is told the prefix of each new instance whose container was
+	// started. It must not block. Nil: nobody is told.
+	Created func(prefix string)
 }
 
 // Manager is the table of instances of one state directory, and all that
@@ -44,17 +48,18 @@ type Manager struct {
 	openRuntime func(owner string) (Runtime, error)
 	settings    atomic.Pointer[Settings]
 
-	owner    string
-	claim    io.Closer              // see claimOwner
-	degraded atomic.Pointer[string] // why creates are refused; nil: they are not
-	runtime  Runtime
-	store    *store
-	ports    *ports
-	gate     *gate
-	sync     *syncState
-	openedAt time.Time
-	sooner   chan struct{} // has an element when a deadline came closer
-	nextEnd  atomic.Int64  // the first deadline, in nanoseconds of the Unix time
+	owner     string
+	ownership io.Closer              // see claimOwner
+	degraded  atomic.Pointer[string] // why creates are refused; nil: they are not
+	runtime   Runtime
+	store     *store
+	ports     *ports
+	gate      *gate
+	sync      *syncState
+	looks     chan struct{} // has an element for each look into a container
+	openedAt  time.Time
+	sooner    chan struct{} // has an element when a deadline came closer
+	nextEnd   atomic.Int64  // the first deadline, in nanoseconds of the Unix time
 
 	ctx      context.Context // of the operations and background work
 	cancel   context.CancelFunc
@@ -67,6 +72,7 @@ type Manager struct {
 	closed bool
 	table  map[string]*entry
 	keys   map[string]string // idempotency key to prefix
+	hosts  map[string]string // custom host to prefix: see domains.go
 }
 
 // entry is one row of the table.
@@ -83,6 +89,9 @@ type entry struct {
 	waiters    int // visitors that wait for it to wake
 	leases     int
 	lastActive time.Time
+	lessons    map[int]lesson // by container port, zero for the dev server's
+	certified  []int          // undeclared ports whose hosts got a certificate: see Known
+	look       *look          // the last one; nil: nobody has looked
 }
 
 // New returns a Manager of the state directory dir. It does no I/O: see Open.
@@ -97,6 +106,8 @@ func New(dir string, openRuntime func(owner string) (Runtime, error)) *Manager {
 		sooner:      make(chan struct{}, 1),
 		table:       map[string]*entry{},
 		keys:        map[string]string{},
+		hosts:       map[string]string{},
+		looks:       make(chan struct{}, parallelLooks),
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	return m
@@ -148,12 +159,12 @@ func (m *Manager) Open() (err error) {
 		return err
 	}
 	m.owner = loaded.Owner
-	if m.claim, err = claimOwner(m.owner); err != nil {
+	if m.ownership, err = claimOwner(m.owner); err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			m.claim.Close()
+			m.ownership.Close()
 		}
 	}()
 	if loaded.Degraded != "" {
@@ -205,7 +216,7 @@ func (m *Manager) head() Head {
 func (m *Manager) fill(loaded state) {
 	m.ports = newPorts(loaded.NextPort, loaded.Resting)
 	for prefix, r := range loaded.Instances {
-		m.insert(prefix, &entry{rec: r, endpoint: endpointOf(r)})
+		m.insert(prefix, &entry{rec: r, endpoint: endpointOf(r), lessons: map[int]lesson{0: {Mode: r.Mode}}})
 		m.ports.mark(r.Port)
 	}
 }
@@ -234,22 +245,31 @@ func (m *Manager) Close() error {
 			active = append(active, &rec)
 		}
 	}
-	return errors.Join(m.store.putAll(active), m.claim.Close(), m.store.close(), m.runtime.Close())
+	return errors.Join(m.store.putAll(active), m.ownership.Close(), m.store.close(), m.runtime.Close())
 }
 
 // begin runs f in a goroutine of the Manager, and reports whether it could:
 // not after Close.
 func (m *Manager) begin(f func()) bool {
+	m.inFlight.Add(1)
+	began := m.spawn(func() {
+		defer m.inFlight.Add(-1)
+		f()
+	})
+	if !began {
+		m.inFlight.Add(-1)
+	}
+	return began
+}
+
+// spawn is begin for what changes no record, so that no write waits for it.
+func (m *Manager) spawn(f func()) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	if m.closed || m.store == nil {
 		return false
 	}
-	m.inFlight.Add(1)
-	m.work.Go(func() {
-		defer m.inFlight.Add(-1)
-		f()
-	})
+	m.work.Go(f)
 	return true
 }
 
@@ -282,15 +302,16 @@ func (m *Manager) isOpen() error {
 }
 
 // Known reports whether prefix is an instance that is not being deleted: from
-// its intent on, running or not. The TLS permission asks it.
-func (m *Manager) Known(prefix string) bool {
+// its intent on, running or not. port is the container port that the host
+// names, zero if none. The TLS permission asks it.
+func (m *Manager) Known(prefix string, port int) bool {
 	e := m.lookup(prefix)
 	if e == nil {
 		return false
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.rec.Status != Deleting && !e.reserved
+	return e.rec.Status != Deleting && !e.reserved && e.certifyLocked(port)
 }
 
 // Query selects instances for [Manager.List]; zero fields select all.
@@ -373,6 +394,9 @@ func (m *Manager) insert(prefix string, e *entry) {
 	if key := e.rec.IdempotencyKey; key != "" {
 		m.keys[key] = prefix
 	}
+	for _, host := range e.rec.Domains {
+		m.hosts[host] = prefix
+	}
 }
 
 func (m *Manager) remove(prefix string) {
@@ -387,12 +411,15 @@ func (m *Manager) remove(prefix string) {
 	defer e.mu.Unlock()
 	e.gone = true
 	delete(m.keys, e.rec.IdempotencyKey)
+	for _, host := range e.rec.Domains {
+		delete(m.hosts, host)
+	}
 }
 
 func (m *Manager) view(e *entry) Instance {
 	rec := *e.record()
 	e.stamp(&rec)
-	in := rec.view(m.settings.Load().url(rec.Prefix))
+	in := rec.view(m.settings.Load())
 	in.showLifetime(m.lifetime(&rec), m.deadlines(e))
 	return in
 }
@@ -444,7 +471,8 @@ func (e *entry) unroute() {
 	}
 }
 
-// stamp notes in rec when e was last active, and reports whether that is news.
+// stamp notes in rec what requests have shown: when e was last active, and how
+// its dev server takes them. It reports whether that is news.
 func (e *entry) stamp(rec *Record) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -452,9 +480,12 @@ func (e *entry) stamp(rec *Record) bool {
 }
 
 func (e *entry) stampLocked(rec *Record) bool {
+	learned := e.lessons[0].Mode
+	changed := rec.Mode != learned
+	rec.Mode = learned
 	last := e.lastActive.UTC().Truncate(time.Millisecond)
 	if e.lastActive.IsZero() || rec.LastActiveAt != nil && !last.After(*rec.LastActiveAt) {
-		return false
+		return changed
 	}
 	rec.LastActiveAt = &last
 	return true

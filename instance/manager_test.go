@@ -152,7 +152,7 @@ func (b *bench) nothingLeft(prefix string) {
 
 func (b *bench) answers(in instance.Instance) {
 	b.Helper()
-	lease, err := b.manager.Acquire(in.Prefix)
+	lease, err := b.manager.Acquire(in.Prefix, 0)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -290,7 +290,7 @@ func TestWaitStartedAnswersBeforeTheServerDoes(t *testing.T) {
 	if err != nil || in.Status != instance.Running || in.Ready {
 		t.Fatalf("got %+v, %v; want running and not ready", in, err)
 	}
-	_, err = b.manager.Acquire("abcdefgh")
+	_, err = b.manager.Acquire("abcdefgh", 0)
 	b.fails(err, instance.NotRunning)
 	b.answers(b.awaitStatus("abcdefgh", instance.Running, ""))
 }
@@ -431,7 +431,7 @@ func TestStopStartRestartDelete(t *testing.T) {
 			t.Fatalf("stopped: %+v, %v", in, err)
 		}
 	}
-	_, err := b.manager.Acquire("abcdefgh")
+	_, err := b.manager.Acquire("abcdefgh", 0)
 	if e := b.failure(err, instance.NotRunning); e.Details["reason"] != instance.ReasonUser || e.RetryAfter == 0 {
 		t.Errorf("acquiring a stopped one: %v %v", e, e.Details)
 	}
@@ -782,7 +782,7 @@ func TestATooLongQueueIsRefused(t *testing.T) {
 func TestConnectionsEndWithTheirContainer(t *testing.T) {
 	b := newBench(t, 1)
 	b.create("abcdefgh")
-	lease, err := b.manager.Acquire("abcdefgh")
+	lease, err := b.manager.Acquire("abcdefgh", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -815,20 +815,20 @@ func (c closer) Close() error { close(c); return nil }
 
 func TestKnownIsWhatMayHaveACertificate(t *testing.T) {
 	b := newBench(t, 1)
-	if b.manager.Known("abcdefgh") {
+	if b.manager.Known("abcdefgh", 0) {
 		t.Error("known before it was created")
 	}
 	b.create("abcdefgh")
 	if _, err := b.manager.Stop(t.Context(), "abcdefgh"); err != nil {
 		t.Fatal(err)
 	}
-	if !b.manager.Known("abcdefgh") {
+	if !b.manager.Known("abcdefgh", 0) {
 		t.Error("unknown while stopped")
 	}
 	if _, err := b.manager.Delete(t.Context(), "abcdefgh"); err != nil {
 		t.Fatal(err)
 	}
-	if b.manager.Known("abcdefgh") {
+	if b.manager.Known("abcdefgh", 0) {
 		t.Error("known after its end")
 	}
 }

@@ -2,6 +2,7 @@ package instance
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -15,6 +16,8 @@ type operation struct {
 	request string // the request id of who asked for it
 	wait    Wait   // how long that caller waits
 	quit    func() // gives up the place in the engine's queue
+	// brief: it is over in a moment, so others wait for it instead of giving up.
+	brief atomic.Bool
 
 	intent  chan struct{} // closed when the intent is durable
 	started chan struct{} // closed when the container runs
@@ -46,6 +49,15 @@ func (op *operation) answered() bool {
 	return false
 }
 
+// markStarted tells those who wait for the container to run.
+func (op *operation) markStarted() {
+	select {
+	case <-op.started: // a second container, after one that could not run
+	default:
+		close(op.started)
+	}
+}
+
 type requestIDKey struct{}
 
 // WithRequestID returns ctx with the id that log lines of operations carry.
@@ -72,9 +84,24 @@ func checkWait(wait Wait) error {
 	return badField("wait", "wait must be ready, started or none", "ready", "started", "none")
 }
 
-// claim gives op the slot of e. If an operation of the same name holds it, and
-// that can be shared, it returns that one; else Busy, beside who holds it.
-func (e *entry) claim(op *operation) (holder *operation, err error) {
+// claim is tryClaim, but waits for a brief operation that holds the slot.
+func (m *Manager) claim(ctx context.Context, e *entry, op *operation) (holder *operation, err error) {
+	for {
+		holder, err = e.tryClaim(op)
+		if err != nil || holder == op || !holder.brief.Load() {
+			return holder, err
+		}
+		select {
+		case <-holder.done:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// tryClaim gives op the slot of e. If an operation holds it that is brief, or
+// has the same name and can be shared, it returns that one; else Busy.
+func (e *entry) tryClaim(op *operation) (holder *operation, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
@@ -85,10 +112,10 @@ func (e *entry) claim(op *operation) (holder *operation, err error) {
 	case e.op == nil:
 		e.op = op
 		return op, nil
-	case e.op.name == op.name && (op.name == "start" || op.name == "stop" || op.name == "pause"):
+	case e.op.brief.Load(), e.op.name == op.name && (op.name == "start" || op.name == "stop" || op.name == "pause"):
 		return e.op, nil
 	}
-	return e.op, busy(e.rec)
+	return nil, busy(e.rec)
 }
 
 func busy(r *Record) error {

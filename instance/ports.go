@@ -20,6 +20,10 @@ func (r PortRange) String() string { return strconv.Itoa(r.First) + "-" + strcon
 // that a client that is still connected does not end up at the next one.
 const portQuarantine = 30 * time.Second
 
+// badTime is how long a port is passed over that the engine refuses for no
+// reason that can be seen.
+const badTime = 10 * time.Minute
+
 // ports allots host ports. Safe for concurrent use.
 //
 // A probe by binding is only advice, since another process can take the port
@@ -27,13 +31,14 @@ const portQuarantine = 30 * time.Second
 type ports struct {
 	mu    sync.Mutex
 	taken map[int]time.Time // until when; zero: until freed
+	bad   map[int]time.Time // until when none is taken that is not needed
 	next  int               // where the search starts
 }
 
 // newPorts begins its search at next. resting are ports whose quarantine was
 // not over when the state was written; no clock makes it longer.
 func newPorts(next int, resting map[int]time.Time) *ports {
-	p := &ports{taken: map[int]time.Time{}, next: next}
+	p := &ports{taken: map[int]time.Time{}, bad: map[int]time.Time{}, next: next}
 	for port, until := range resting {
 		if left := time.Until(until); left > 0 {
 			p.restFor(port, min(left, portQuarantine))
@@ -75,10 +80,12 @@ func (p *ports) refuse(r PortRange, format string, args ...any) error {
 }
 
 func (p *ports) takeNext(r PortRange) (int, error) {
-	// Twice around: somebody else's probe may have held a port for a moment.
-	for range 2 * (r.Last - r.First + 1) {
+	// Twice around: somebody else's probe may have held a port for a moment, and
+	// a bad one is better than none.
+	count := r.Last - r.First + 1
+	for i := range 2 * count {
 		port := p.advance(r)
-		if !p.mark(port) {
+		if i < count && p.isBad(port) || !p.mark(port) {
 			continue
 		}
 		if canBind(port) {
@@ -129,6 +136,30 @@ func (p *ports) free(port int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.taken, port)
+}
+
+// refused frees port, which the engine could not bind. If nobody has it, the
+// engine itself has lost track of it, as after a crash of its own, and will not
+// bind it for some time.
+func (p *ports) refused(port int) {
+	leaked := canBind(port)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.taken, port)
+	if leaked {
+		p.bad[port] = time.Now().Add(badTime)
+	}
+}
+
+func (p *ports) isBad(port int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	until, bad := p.bad[port]
+	if bad && time.Now().After(until) {
+		delete(p.bad, port)
+		return false
+	}
+	return bad
 }
 
 // rest frees port once its quarantine is over.

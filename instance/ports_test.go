@@ -100,6 +100,33 @@ func TestADeletedPortRests(t *testing.T) {
 	})
 }
 
+func TestAPortThatTheEngineLostIsPassedOver(t *testing.T) {
+	r := freeRange(t, 2)
+	synctest.Test(t, func(t *testing.T) {
+		p := newPorts(r.First, nil)
+		lost, _ := p.take(nil, r)
+		p.refused(lost)
+		for range 3 {
+			port, err := p.take(nil, r)
+			if err != nil || port == lost {
+				t.Fatalf("got %d, %v; %d is to be passed over", port, err, lost)
+			}
+			p.free(port)
+		}
+		other, _ := p.take(nil, r)
+		if port, err := p.take(nil, r); err != nil || port != lost {
+			t.Errorf("with no other left: got %d, %v, want %d", port, err, lost)
+		}
+		p.free(lost)
+		p.free(other)
+		time.Sleep(badTime + time.Second)
+		p.rewind(lost)
+		if port, err := p.take(nil, r); err != nil || port != lost {
+			t.Errorf("after its time: got %d, %v, want %d", port, err, lost)
+		}
+	})
+}
+
 func TestAPortRestsAcrossARestart(t *testing.T) {
 	r := freeRange(t, 1)
 	for _, row := range []struct{ passed, jump, left time.Duration }{

@@ -53,15 +53,7 @@ func (m *Manager) power(ctx context.Context, prefix, name string, wait Wait, do 
 		}
 	}
 	op := newOperation(ctx, name, wait)
-	holder, err := e.claim(op)
-	for err != nil && holder != nil && holder.name == idleOp { // nobody asked for that one
-		select {
-		case <-holder.done:
-			holder, err = e.claim(op)
-		case <-ctx.Done():
-			return Instance{}, context.Cause(ctx)
-		}
-	}
+	holder, err := m.claim(ctx, e, op)
 	if err != nil {
 		return Instance{}, err
 	}
@@ -243,6 +235,7 @@ func (m *Manager) stopFor(ctx context.Context, e *entry, op *operation, reason s
 	op.passed("stopped")
 	stopped := now()
 	rec.Status, rec.StoppedAt, rec.Address = Stopped, &stopped, ""
+	op.brief.Store(true) // who sees that it is stopped may start it
 	err = m.save(e, &rec)
 	op.passed("recorded")
 	return err

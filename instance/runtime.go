@@ -69,6 +69,19 @@ type Pulling interface {
 	Pull(ctx context.Context, spec Spec) error
 }
 
+// Describing is a Runtime that tells which engine it speaks to.
+type Describing interface {
+	// Describe asks the engine. Errors are those of a Runtime.
+	Describe(ctx context.Context) (Engine, error)
+}
+
+// Engine is what an engine says of itself.
+type Engine struct {
+	Version string   // its own, such as 27.3.1
+	API     string   // of its API, as it is spoken to now
+	Advice  []string // what its operator should change; instances work without
+}
+
 // Projecting is a Runtime that generates a file from the records, as dockerops
 // does with docker-compose.yml.
 type Projecting interface {

@@ -77,7 +77,7 @@ func TestAStopOfASleepingInstanceIsTheUsers(t *testing.T) {
 func TestARequestInProgressIsNotIdle(t *testing.T) {
 	b := newBench(t, 1)
 	b.create("abcdefgh")
-	lease, err := b.manager.Acquire("abcdefgh")
+	lease, err := b.manager.Acquire("abcdefgh", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func TestARequestInProgressIsNotIdle(t *testing.T) {
 func TestAnOpenWebSocketRestsUnlessItIsUsed(t *testing.T) {
 	b := newBench(t, 1)
 	b.create("abcdefgh")
-	lease, err := b.manager.Acquire("abcdefgh")
+	lease, err := b.manager.Acquire("abcdefgh", 0)
 	if err != nil {
 		t.Fatal(err)
 	}

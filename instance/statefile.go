@@ -56,7 +56,7 @@ func parseState(data []byte) (state, error) {
 	if !isOwner(s.Owner) {
 		return s, fmt.Errorf("owner %q is no uuid", s.Owner)
 	}
-	ports := map[int]string{}
+	ports, hosts := map[int]string{}, map[string]string{}
 	for prefix, r := range s.Instances {
 		switch other, taken := ports[portOf(r)]; {
 		case r == nil || r.Prefix != prefix || !ValidPrefix(prefix):
@@ -65,6 +65,11 @@ func parseState(data []byte) (state, error) {
 			return s, fmt.Errorf("record %q has port %d", prefix, r.Port)
 		case taken:
 			return s, fmt.Errorf("records %q and %q have the same port %d", prefix, other, r.Port)
+		case !validPorts(r.ContainerPorts):
+			return s, fmt.Errorf("record %q has the container ports %v", prefix, r.ContainerPorts)
+		}
+		if err := checkDomains(r, hosts); err != nil {
+			return s, err
 		}
 		ports[r.Port] = prefix
 	}

@@ -117,6 +117,9 @@ func makeDir(path string, mode fs.FileMode) error {
 // containers.
 func (s *store) load(lockOwner string) (state, error) {
 	path := filepath.Join(s.dir, stateFile)
+	if err := s.checkFile(path, lockOwner != ""); err != nil {
+		return state{}, err
+	}
 	data, err := s.disk.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && lockOwner == "":

@@ -281,6 +281,32 @@ func recordJSON(t *testing.T) string {
 	return string(block)
 }
 
+// withField is a state file of one record with one more field.
+func withField(t *testing.T, field string) string {
+	t.Helper()
+	return fileOf(t, strings.Replace(recordJSON(t), `":{`, `":{`+field+",", 1))
+}
+
+func withDomain(t *testing.T, prefix string, port int) string {
+	t.Helper()
+	r := testRecord(prefix, port)
+	r.Domains = []string{"a.example.org"}
+	block, err := encodeRecord(*r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(block)
+}
+
+// The files of the next test are corrupt by what they say, not by their form.
+func TestAStateFileWithHostsAndPortsIsGood(t *testing.T) {
+	for _, field := range []string{`"domains":["a.example.org","b.example.org"]`, `"container_ports":[80,9229],"any_port":true`} {
+		if s, err := parseState([]byte(withField(t, field))); err != nil || len(s.Instances) != 1 {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+}
+
 func TestACorruptStateFileIsSetAside(t *testing.T) {
 	good := fileOf(t, recordJSON(t))
 	for name, bad := range map[string]string{
@@ -291,6 +317,16 @@ func TestACorruptStateFileIsSetAside(t *testing.T) {
 		"bad prefix":      fileOf(t, strings.ReplaceAll(recordJSON(t), "aaaaaaaa", "../../etc")),
 		"null record":     fileOf(t, `"aaaaaaaa":null`),
 		"no port":         fileOf(t, strings.Replace(recordJSON(t), `"port":5200`, `"port":0`, 1)),
+		"a wildcard":      withField(t, `"domains":["*.example.org"]`),
+		"an address":      withField(t, `"domains":["10.0.0.1"]`),
+		"upper case":      withField(t, `"domains":["App.example.org"]`),
+		"letters":         withField(t, `"domains":["bücher.example"]`),
+		"hosts unsorted":  withField(t, `"domains":["b.example.org","a.example.org"]`),
+		"one host, twice": withField(t, `"domains":["a.example.org","a.example.org"]`),
+		"one host of two": fileOf(t, withDomain(t, "aaaaaaaa", 5200)+","+withDomain(t, "bbbbbbbb", 5201)),
+		"port zero":       withField(t, `"container_ports":[0]`),
+		"a huge port":     withField(t, `"container_ports":[65536]`),
+		"ports unsorted":  withField(t, `"container_ports":[9229,80]`),
 		"no owner":        string(joinState(Head{NextPort: 5174}, nil)),
 		"one port, twice": fileOf(t, recordJSON(t)+","+strings.ReplaceAll(recordJSON(t), "aaaaaaaa", "bbbbbbbb")),
 	} {
@@ -361,12 +397,27 @@ func TestAFileOfANewerVersionIsNotTouched(t *testing.T) {
 func FuzzParseState(f *testing.F) {
 	f.Add([]byte(`{"version":1,"owner":"x","nextPort":1,"instances":{"aaaaaaaa":{"prefix":"aaaaaaaa","port":1}}`))
 	f.Add([]byte(`{"version":1,"instances":{"aaaaaaaa":null}`))
+	const owner = `{"version":1,"owner":"11111111-2222-3333-4444-555555555555","instances":{`
+	f.Add([]byte(owner + `"aaaaaaaa":{"prefix":"aaaaaaaa","port":1,"domains":["a.example"],"container_ports":[80]},"bbbbbbbb":{"prefix":"bbbbbbbb","port":2,"domains":["a.example"]}}`))
+	f.Add([]byte(owner + `"aaaaaaaa":{"prefix":"aaaaaaaa","port":1,"domains":["A.example","*.b.c"],"container_ports":[0,99999]}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s, err := parseState(append(data, sum(data)...)) // else the checksum would keep the fuzzer out
 		if err != nil {
 			return
 		}
+		owners := map[string]string{}
 		for prefix, r := range s.Instances {
+			for _, host := range r.Domains {
+				if same, err := ParseHost(host); err != nil || same != host || owners[host] != "" {
+					t.Errorf("accepted host %q of %q and %q", host, prefix, owners[host])
+				}
+				owners[host] = prefix
+			}
+			for _, port := range r.ContainerPorts {
+				if !ValidPort(port) {
+					t.Errorf("accepted container port %d of %q", port, prefix)
+				}
+			}
 			if !ValidPrefix(prefix) || r.Prefix != prefix || r.Port < 1 || r.Port > 65535 {
 				t.Errorf("accepted %q: %+v", prefix, r)
 			}

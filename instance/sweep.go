@@ -129,7 +129,7 @@ func (m *Manager) mind(at time.Time) {
 // the next sweep tries again.
 func (m *Manager) end(e *entry, name, why string, do work) {
 	op := newOperation(m.ctx, name, WaitReady)
-	if holder, err := e.claim(op); err != nil || holder != op {
+	if holder, err := e.tryClaim(op); err != nil || holder != op {
 		return
 	}
 	m.log().Info("ending an instance", zap.String("prefix", e.record().Prefix), zap.String("op", name), zap.String("why", why))
@@ -140,7 +140,7 @@ func (m *Manager) end(e *entry, name, why string, do work) {
 // claim and the end of the route are one step, so no request is cut.
 func (m *Manager) endIdle(e *entry) {
 	how := m.lifetime(e.record()).onIdle()
-	name, do := idleOp, m.stopIdle
+	name, do := "idle", m.stopIdle
 	switch how {
 	case IdlePause:
 		do = m.pauseIdle
@@ -148,6 +148,7 @@ func (m *Manager) endIdle(e *entry) {
 		name, do = "delete", m.delete
 	}
 	op := newOperation(m.ctx, name, WaitReady)
+	op.brief.Store(how != IdleDelete) // who comes meanwhile need not know
 	route, claimed := m.claimIdle(e, op)
 	if !claimed {
 		return
@@ -158,10 +159,6 @@ func (m *Manager) endIdle(e *entry) {
 	m.log().Info("ending an instance", zap.String("prefix", e.record().Prefix), zap.String("op", string(how)), zap.String("why", "nobody uses it"))
 	m.run(e, op, func(ctx context.Context) error { return do(ctx, e, op) })
 }
-
-// idleOp is the name of the operation that ends an idle instance; calls wait
-// for its end instead of being told that it is busy.
-const idleOp = "end idle"
 
 // claimIdle gives op the slot of e and takes its route away, unless somebody
 // uses it after all.
@@ -183,7 +180,8 @@ func (m *Manager) stampAll(ctx context.Context) error {
 	var records []*Record
 	var held []func(err error)
 	for _, e := range m.entries() {
-		op := newOperation(ctx, idleOp, WaitReady)
+		op := newOperation(ctx, "keep", WaitReady)
+		op.brief.Store(true)
 		rec, stale := e.staleStamp(op)
 		if !stale {
 			continue

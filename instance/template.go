@@ -2,16 +2,19 @@ package instance
 
 import (
 	"maps"
-	"strconv"
 	"strings"
 	"time"
 )
 
 // Template is the operator's recipe for instances.
 type Template struct {
-	Image   string
-	Pull    PullPolicy
-	Port    int // container port
+	Image string
+	Pull  PullPolicy
+	Port  int // container port
+	// Ports are container ports that are reached besides Port, in order; AnyPort
+	// lets all others be reached too.
+	Ports   []int
+	AnyPort bool
 	Command []string
 	Env     map[string]string
 	WorkDir string
@@ -23,6 +26,10 @@ type Template struct {
 	// its first HTTP answer.
 	Ready time.Duration
 	Lifetime
+	// Mode is how requests are put to the dev server. It holds for instances
+	// that exist, too.
+	Mode
+	Inject Inject
 }
 
 // Defaults of a template. Memory: Vite with React uses about 160 MiB and dies
@@ -37,26 +44,21 @@ const (
 
 // spec is the container that an instance of t named prefix gets.
 func (t Template) spec(prefix, template string, req CreateRequest, s *Settings) Spec {
-	env := map[string]string{
-		"HOST": "0.0.0.0",
-		"PORT": strconv.Itoa(t.Port),
-		// Vite (6.1 and up) then accepts the public host names. One entry, no
-		// list: older versions take the whole value for one host.
-		"__VITE_ADDITIONAL_SERVER_ALLOWED_HOSTS": "." + s.Domain,
-	}
+	env := t.injected(s.Domain)
 	maps.Copy(env, t.Env)
 	maps.Copy(env, req.Env)
-	env["SANDBOX_PREFIX"] = prefix
-	env["SANDBOX_URL"] = s.url(prefix)
+	ports := mergePorts(t.Port, t.Ports, req.Ports)
+	maps.Copy(env, t.identity(prefix, s, ports))
 	return Spec{
 		Prefix: prefix, Template: template, Generation: 1,
-		Image: t.Image, Pull: t.Pull, ContainerPort: t.Port,
+		Image: t.Image, Pull: t.Pull,
+		ContainerPort: t.Port, ContainerPorts: ports, AnyPort: t.AnyPort,
 		Command: t.Command, Env: env, WorkDir: t.WorkDir, User: t.User,
 		Memory: t.Memory, CPUs: t.CPUs, Pids: t.Pids, Labels: req.Labels,
 	}
 }
 
-// url is the public URL of prefix.
-func (s *Settings) url(prefix string) string {
-	return strings.NewReplacer("{prefix}", prefix, "{domain}", s.Domain).Replace(s.URL)
+// url is the public URL of label: a prefix, or one with a port before it.
+func (s *Settings) url(label string) string {
+	return strings.NewReplacer("{prefix}", label, "{domain}", s.Domain).Replace(s.URL)
 }

@@ -334,13 +334,15 @@ func TestBeforeOpenNothingIsDenied(t *testing.T) {
 	m := instance.New(t.TempDir(), func(string) (instance.Runtime, error) { return nil, errDown })
 	ctx := t.Context()
 	for name, err := range map[string]error{
-		"Get":     second(m.Get("abcdefgh")),
-		"List":    second(m.List(instance.Query{})),
-		"Acquire": second(m.Acquire("abcdefgh")),
-		"Create":  second(m.Create(ctx, instance.CreateRequest{})),
-		"Start":   second(m.Start(ctx, "abcdefgh", "")),
-		"Delete":  second(m.Delete(ctx, "abcdefgh")),
-		"Health":  second(m.Health(ctx)),
+		"Get":        second(m.Get("abcdefgh")),
+		"List":       second(m.List(instance.Query{})),
+		"Acquire":    second(m.Acquire("abcdefgh", 0)),
+		"AddHost":    second(m.AddHost(ctx, "abcdefgh", "app.example.org")),
+		"RemoveHost": second(m.RemoveHost(ctx, "abcdefgh", "app.example.org")),
+		"Create":     second(m.Create(ctx, instance.CreateRequest{})),
+		"Start":      second(m.Start(ctx, "abcdefgh", "")),
+		"Delete":     second(m.Delete(ctx, "abcdefgh")),
+		"Health":     second(m.Health(ctx)),
 	} {
 		if instance.KindOf(err) != instance.NotOpen {
 			t.Errorf("%s = %v, want NotOpen", name, err)

@@ -20,17 +20,22 @@ can_apt() { is_root && have apt-get; }
 apt_install() {
 	can_apt || die "please install: $* (as root on Debian or Ubuntu: apt-get install $*)"
 	say "installing $*"
-	local log
-	log=$(mktemp)
-	if ! { apt_get update && apt_get install --no-install-recommends "$@"; } >"$log" 2>&1; then
-		tail -n 20 "$log" >&2
-		rm -f "$log"
+	if ! { quietly apt_get update && quietly apt_get install --no-install-recommends "$@"; }; then
 		die "apt-get could not install: $*"
 	fi
-	rm -f "$log"
 }
 
 apt_get() { DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=120 "$@" </dev/null; }
+
+# quietly COMMAND... shows what the command says only when it fails.
+quietly() {
+	local log status=0
+	log=$(mktemp)
+	"$@" >"$log" 2>&1 || status=$?
+	[ $status = 0 ] || tail -n 20 "$log" >&2
+	rm -f "$log"
+	return $status
+}
 
 # wait_for SECONDS COMMAND... runs the command until it succeeds.
 wait_for() {

@@ -11,6 +11,7 @@ check_go
 scripts/docker.sh
 scripts/deps.sh
 scripts/image.sh
+scripts/devservers.sh
 scripts/compose.sh >/dev/null
 
 DOCKER_HOST=$(docker_endpoint)

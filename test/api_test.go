@@ -37,12 +37,16 @@ type instanceView struct {
 	Status        string            `json:"status"`
 	Ready         bool              `json:"ready"`
 	URL           string            `json:"url"`
+	URLs          map[string]string `json:"urls"`
+	Domains       []string          `json:"domains"`
 	Template      string            `json:"template"`
 	Image         string            `json:"image"`
 	ContainerID   string            `json:"container_id"`
 	ContainerPort int               `json:"container_port"`
 	Labels        map[string]string `json:"labels"`
 	Reason        string            `json:"reason"`
+	Dev           string            `json:"dev"`
+	HostHeader    string            `json:"host_header"`
 	Generation    int               `json:"generation"`
 	CreatedAt     time.Time         `json:"created_at"`
 	StartedAt     *time.Time        `json:"started_at"`
@@ -57,6 +61,7 @@ type createRequest struct {
 	Port     int               `json:"port,omitempty"`
 	Env      map[string]string `json:"env,omitempty"`
 	Labels   map[string]string `json:"labels,omitempty"`
+	Ports    []int             `json:"ports,omitempty"`
 }
 
 // header is one header field of a request.

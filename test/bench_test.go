@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -125,47 +124,6 @@ func statusOf(res *http.Response, err error) (int, error) {
 	defer res.Body.Close()
 	_, err = io.Copy(io.Discard, res.Body)
 	return res.StatusCode, err
-}
-
-// BenchmarkProxy compares sandbox_proxy with a static reverse_proxy in the same
-// process, to the same container, over 64 connections that stay open:
-//
-//	x-throughput  requests per second, as a multiple of the static one's
-//	x-p99         time within which 99 of 100 requests were answered, likewise
-func BenchmarkProxy(b *testing.B) {
-	const rounds = 8
-	c := startCaddy(b, options{
-		Sites: plainSite,
-		// No less than there is, so that the limit is never met.
-		Templates: fmt.Sprintf("template web {\n image {image}\n port 8080\n cpus %d\n}\n", runtime.NumCPU()),
-	})
-	made := c.admin.create(b, createRequest{})
-	c.Sites += fmt.Sprintf("\nhttp://static.localhost {\n\treverse_proxy %s\n}\n", directAddress(b, made.ContainerID))
-	c.reload(b, c.caddyfile())
-
-	url := fmt.Sprintf("http://127.0.0.1:%d/", c.httpPort)
-	sandbox, static := made.Prefix+"."+domain, "static.localhost"
-	load(b, url, static) // warms up
-	for b.Loop() {
-		var ours, theirs []loadResult
-		for round := range rounds {
-			// Who goes first changes, so that neither gains by it.
-			if round%2 == 0 {
-				ours = append(ours, load(b, url, sandbox))
-			}
-			theirs = append(theirs, load(b, url, static))
-			if round%2 == 1 {
-				ours = append(ours, load(b, url, sandbox))
-			}
-		}
-		perSecond := func(r loadResult) float64 { return r.perSecond }
-		p99 := func(r loadResult) float64 { return r.p99 }
-		b.ReportMetric(0, "ns/op") // says nothing here
-		b.ReportMetric(median(each(ours, perSecond)), "req/s")
-		b.ReportMetric(median(each(ours, p99)), "p99-ms")
-		b.ReportMetric(median(ratios(each(ours, perSecond), each(theirs, perSecond))), "x-throughput")
-		b.ReportMetric(median(ratios(each(ours, p99), each(theirs, p99))), "x-p99")
-	}
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -7,31 +7,37 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/inspector"
+	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 )
 
-// browser is one tab of a headless Chromium that trusts one Caddy's authority.
-// It finds *.localhost on this machine by itself, as browsers do.
+// browser is one tab of a headless Chromium that trusts one Caddy's authority,
+// and finds all instances of that Caddy on this machine.
 type browser struct {
 	ctx context.Context // chromedp's, of the tab
 
 	mu         sync.Mutex
 	sockets    map[network.RequestID]string // open WebSockets and their URLs
 	opened     int                          // WebSockets, since the start
+	upgraded   int                          // WebSockets that were answered 101, of this page
 	loads      int                          // page loads
 	changes    int                          // loads that a change of the network ended
 	complaints []string                     // failed loads, uncaught errors, the console
+	faults     []string                     // those complaints that are errors, of this page
 }
 
 func openBrowser(t testing.TB, c *caddyServer) *browser {
@@ -40,6 +46,7 @@ func openBrowser(t testing.TB, c *caddyServer) *browser {
 		chromedp.UserDataDir(t.TempDir()),
 		chromedp.Flag("no-proxy-server", true),
 		chromedp.Flag("ignore-certificate-errors-spki-list", c.authorityPin(t)),
+		chromedp.Flag("host-resolver-rules", "MAP *."+c.Domain+" 127.0.0.1"),
 	)
 	if os.Getuid() == 0 {
 		flags = append(flags, chromedp.NoSandbox) // Chromium's own; with it, it refuses to run as root
@@ -59,6 +66,9 @@ func openBrowser(t testing.TB, c *caddyServer) *browser {
 		t.Fatalf("starting the browser (make test installs one where it can): %v", err)
 	}
 	if _, err := chromedp.Call(ctx, network.Enable, network.EnableParams{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := chromedp.Call(ctx, log.Enable, cdp.Empty{}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -93,23 +103,44 @@ func (b *browser) observe(event any) {
 	case *network.EventWebSocketCreated:
 		b.opened++
 		b.sockets[e.RequestID] = e.URL
+	case *network.EventWebSocketHandshakeResponseReceived:
+		if e.Response.Status == http.StatusSwitchingProtocols {
+			b.upgraded++
+		}
 	case *network.EventWebSocketClosed:
 		delete(b.sockets, e.RequestID)
 	case *page.EventLoadEventFired:
 		b.loads++
 	case *inspector.EventTargetCrashed:
-		b.complaints = append(b.complaints, "the tab crashed")
+		b.complain(true, "the tab crashed")
 	case *network.EventLoadingFailed:
 		if e.ErrorText == networkChanged {
 			b.changes++
 		}
-		b.complaints = append(b.complaints, "loading failed: "+e.ErrorText)
+		b.complain(!e.Canceled, "loading failed: %s", e.ErrorText) // pages cancel on purpose
+	case *log.EventEntryAdded:
+		b.complain(e.Entry.Level == log.EntryLevelError, "%s: %s %s", e.Entry.Source, e.Entry.Text, e.Entry.URL)
 	case *runtime.EventExceptionThrown:
-		b.complaints = append(b.complaints, e.ExceptionDetails.Text)
-	case *runtime.EventConsoleAPICalled:
-		for _, arg := range e.Args {
-			b.complaints = append(b.complaints, fmt.Sprintf("%s: %s%s", e.Type, arg.Value, arg.Description))
+		text := e.ExceptionDetails.Text
+		if thrown := e.ExceptionDetails.Exception; thrown != nil {
+			text += " " + thrown.Description
 		}
+		b.complain(true, "%s", text)
+	case *runtime.EventConsoleAPICalled:
+		words := make([]string, len(e.Args))
+		for i, arg := range e.Args {
+			words[i] = string(arg.Value) + arg.Description
+		}
+		b.complain(e.Type == runtime.ConsoleAPICalledTypeError, "%s: %s", e.Type, strings.Join(words, " "))
+	}
+}
+
+// complain notes what the browser says; b.mu is held.
+func (b *browser) complain(isError bool, format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	b.complaints = append(b.complaints, text)
+	if isError {
+		b.faults = append(b.faults, text)
 	}
 }
 
@@ -151,30 +182,34 @@ func (b *browser) try(limit time.Duration, steps ...chromedp.Action[chromedp.Voi
 // open loads url and waits until the element is on the page.
 func (b *browser) open(t testing.TB, url, selector string) {
 	t.Helper()
-	b.persist(t, func(spoiled func() bool) error {
-		b.forgetWebSockets()
-		if err := b.try(20*time.Second, chromedp.Navigate(url)); err != nil {
-			return err
+	b.persist(t, func(spoiled func() bool) error { return b.load(url, selector, spoiled) })
+}
+
+func (b *browser) load(url, selector string, spoiled func() bool) error {
+	b.forgetPage()
+	if err := b.try(20*time.Second, chromedp.Navigate(url)); err != nil {
+		return err
+	}
+	return poll(20*time.Second, func() error {
+		found, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](fmt.Sprintf("document.querySelector(%q) !== null", selector)))
+		if err == nil && !found {
+			err = fmt.Errorf("%s is not on the page", selector)
 		}
-		return poll(20*time.Second, func() error {
-			found, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](fmt.Sprintf("document.querySelector(%q) !== null", selector)))
-			if err == nil && !found {
-				err = fmt.Errorf("%s is not on the page", selector)
-			}
-			if err != nil && spoiled() {
-				return stopPolling{err}
-			}
-			return err
-		})
+		if err != nil && spoiled() {
+			return stopPolling{err}
+		}
+		return err
 	})
 }
 
-// forgetWebSockets drops those of the page before: Chromium does not tell that
-// it closes them.
-func (b *browser) forgetWebSockets() {
+// forgetPage drops what belongs to the page before. Of its WebSockets Chromium
+// does not tell that it closes them.
+func (b *browser) forgetPage() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	clear(b.sockets)
+	b.upgraded = 0
+	b.faults = nil
 }
 
 func (b *browser) click(t testing.TB, selector string) {
@@ -225,4 +260,18 @@ func (b *browser) pageLoads() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.loads
+}
+
+// upgrades counts the WebSockets of this page that the server accepted.
+func (b *browser) upgrades() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.upgraded
+}
+
+// pageFaults are the errors of this page.
+func (b *browser) pageFaults() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.faults)
 }

@@ -24,11 +24,15 @@ const (
 // options are what a test wants of its Caddy; the zero value is right for most.
 type options struct {
 	StateDir  string    // default: a new one below the server's own folder
+	Domain    string    // of the instances; default: domain
 	Docker    string    // endpoint; default: Caddy finds the engine by itself
 	Ports     portRange // of instances; default: 40 that were free
 	Sandbox   string    // more lines in the global sandbox block
 	Templates string    // template blocks; default: standardTemplates
 	Proxy     string    // lines in the sandbox_proxy block
+	Site      string    // more lines in its site
+	Global    string    // more global options
+	Grace     string    // grace_period; default: 2s
 	Sites     string    // more sites
 	Binary    string    // default: caddyBinary
 	Wrap      []string  // command that runs Caddy, strace say
@@ -129,6 +133,7 @@ func newCaddy(o options) (*caddyServer, error) {
 	c := &caddyServer{options: o, dir: dir}
 	c.Binary = cmp.Or(c.Binary, caddyBinary)
 	c.StateDir = cmp.Or(c.StateDir, filepath.Join(dir, "state"))
+	c.Domain = cmp.Or(c.Domain, domain)
 	c.Templates = cmp.Or(c.Templates, standardTemplates)
 	if c.Ports == (portRange{}) {
 		c.Ports = freeRange(40)
@@ -170,20 +175,24 @@ func (c *caddyServer) caddyfile() string {
 		"{admin}", c.adminAddr,
 		"{http}", fmt.Sprint(c.httpPort),
 		"{https}", fmt.Sprint(c.httpsPort),
-		"{domain}", domain,
+		"{domain}", c.Domain,
 		"{state}", c.StateDir,
 		"{ports}", c.Ports.String(),
 		"{docker}", docker,
 		"{sandbox}", c.Sandbox,
-		"{templates}", strings.ReplaceAll(c.Templates, "{image}", serverImage),
+		"{templates}", strings.NewReplacer("{image}", serverImage, "{https}", fmt.Sprint(c.httpsPort)).Replace(c.Templates),
 		"{proxy}", c.Proxy,
+		"{site}", c.Site,
+		"{global}", c.Global,
+		"{grace}", cmp.Or(c.Grace, "2s"),
 		"{sites}", c.Sites,
 	).Replace(`{
 	admin {admin}
 	http_port {http}
 	https_port {https}
 	skip_install_trust
-	grace_period 2s
+	grace_period {grace}
+	{global}
 	sandbox {
 		domain {domain}
 		state_dir {state}
@@ -201,6 +210,7 @@ func (c *caddyServer) caddyfile() string {
 	tls internal {
 		on_demand
 	}
+	{site}
 	sandbox_proxy {
 		{proxy}
 	}
@@ -383,4 +393,4 @@ func (c *caddyServer) logTail(offset int64) string {
 }
 
 // instance names a host of this server's domain.
-func (c *caddyServer) urlOf(prefix string) string { return c.siteURL(prefix + "." + domain) }
+func (c *caddyServer) urlOf(prefix string) string { return c.siteURL(prefix + "." + c.Domain) }

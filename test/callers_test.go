@@ -2,8 +2,10 @@ package test
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -79,6 +81,57 @@ func TestAThousandCreatesOnTwentyPorts(t *testing.T) {
 		c.api.create(t, createRequest{})
 	}
 	c.api.call(t, http.MethodPost, "/api/instances", nil).expect(t, http.StatusServiceUnavailable, 1008)
+}
+
+// What callers send is not kept: neither of those that are served, nor of those
+// that are turned away.
+func TestAThousandLargeBodiesLeaveNothing(t *testing.T) {
+	c := startCaddy(t, options{Ports: freeRange(5)})
+	large := func(prefix, template string) ask {
+		env := map[string]string{"BALLAST": strings.Repeat("x", 10<<10)}
+		return ask{http.MethodPost, "/api/instances", createRequest{Prefix: prefix, Template: template, Env: env}}
+	}
+	c.admin.call(t, http.MethodPost, "/api/instances", large("largebody", "").body).expect(t, http.StatusCreated, 0)
+	before := c.heap(t)
+	const atOnce = 50
+	for range thousand / atOnce {
+		callers := make([]ask, atOnce)
+		for n := range callers {
+			callers[n] = large("largebody", "") // it exists
+			if n%2 == 0 {
+				callers[n] = large(fmt.Sprintf("caller%04d", n), "none")
+			}
+		}
+		if outcomes := tally(t, askAtOnce(c.admin, callers)); outcomes["400, code 1002"] != atOnce/2 || outcomes["400, code 1007"] != atOnce/2 {
+			t.Fatalf("answers: %v", outcomes)
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+	eventually(t, 20*time.Second, func() error {
+		if after := c.heap(t); after > before+5<<20 { // all bodies are 10 MiB
+			return fmt.Errorf("%d KiB are in use, %d before", after>>10, before>>10)
+		}
+		return nil
+	})
+}
+
+// heap is how many bytes Caddy has in use after a collection.
+func (c *caddyServer) heap(t testing.TB) (inUse int) {
+	t.Helper()
+	res, err := http.Get("http://" + c.adminAddr + "/debug/pprof/heap?gc=1&debug=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, stats, _ := strings.Cut(string(text), "# HeapAlloc = ")
+	if _, err := fmt.Sscan(stats, &inUse); err != nil {
+		t.Fatalf("no figure of the heap in %s: %v", text, err)
+	}
+	return inUse
 }
 
 // connections opens n to an address. They are closed at the end of the test or

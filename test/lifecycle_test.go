@@ -29,6 +29,7 @@ func TestCreateGivesALiveServerOverTLS(t *testing.T) {
 		URL: c.urlOf("firstlife"), Template: "web", Image: serverImage,
 		ContainerID: info.ID, ContainerPort: 8080,
 		Labels: map[string]string{"team": "blue"}, Reason: "", Generation: 1,
+		Dev: "auto", HostHeader: "preserve",
 	}
 	sameInstance(t, made, want)
 	if made.Port < c.Ports.first || made.Port > c.Ports.last {

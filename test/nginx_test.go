@@ -118,6 +118,8 @@ func TestTheMapOfNginxIsNeverHalfRight(t *testing.T) {
 }}
 `
 	goodMap := "aaaaaaaa.s.example.com 127.0.0.1:5174;\nbbbbbbbb.s.example.com down;\n"
+	withHosts := strings.Replace(good, `"running"}`, `"running","domains":["app.example.org","xn--two-0ra.example"]}`, 1)
+	hostsMap := strings.Replace(goodMap, ";\n", ";\napp.example.org 127.0.0.1:5174;\nxn--two-0ra.example 127.0.0.1:5174;\n", 1)
 	accepts := []string{"sh", "-c", `echo "$@" >>` + calls, "nginx"}
 	for _, step := range []struct {
 		name, routes string
@@ -132,6 +134,8 @@ func TestTheMapOfNginxIsNeverHalfRight(t *testing.T) {
 		{"no file of ours", "{}\n", accepts, true, goodMap},
 		{"a map that nginx does not take", strings.Replace(good, "5174", "5176", 1), []string{"false"}, true, goodMap},
 		{"the same routes again", good, []string{"false"}, false, goodMap}, // nobody is told
+		{"custom hosts", withHosts, accepts, false, hostsMap},
+		{"hosts of another form", strings.Replace(withHosts, "app.", "app;", 1), accepts, true, hostsMap},
 		{"no routes", `{"domain":"s.example.com","routes":{}}` + "\n", accepts, false, ""},
 	} {
 		if err := os.WriteFile(filepath.Join(state, "config", "subdomain-proxy.json"), []byte(step.routes), 0o644); err != nil {
@@ -147,7 +151,7 @@ func TestTheMapOfNginxIsNeverHalfRight(t *testing.T) {
 			t.Errorf("%s: the map is %q, want %q (%v)", step.name, got, step.want, err)
 		}
 	}
-	if told, _ := os.ReadFile(calls); string(told) != "-t -q\n-s reload\n-t -q\n-s reload\n" {
+	if told, _ := os.ReadFile(calls); string(told) != strings.Repeat("-t -q\n-s reload\n", 3) {
 		t.Errorf("nginx was called with %q", told)
 	}
 }

@@ -3,6 +3,7 @@ package test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -122,12 +123,12 @@ func (f *faultyEngine) claim(version, oldest string) {
 }
 
 var (
-	changes  = regexp.MustCompile(`/containers/(create|[^/]+/(start|stop|restart))$`)
+	changes  = regexp.MustCompile(`^POST .*/containers/(create|[^/]+/(start|stop|restart|kill))$|^DELETE .*/containers/[^/]+$`)
 	versions = regexp.MustCompile(`^/v1\.([0-9]+)/`)
 )
 
 func (f *faultyEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Method == http.MethodPost && changes.MatchString(r.URL.Path) {
+	if changes.MatchString(r.Method + " " + r.URL.Path) {
 		f.count(1)
 		defer f.count(-1)
 	}
@@ -504,13 +505,16 @@ func TestABlackHoleInPlaceOfDocker(t *testing.T) {
 
 	shim.lose(func(string) bool { return true })
 	shim.suffer(neverAnswers)
-	writers := keepAsking(4, func() error {
+	const callers = 4
+	var late atomic.Int64 // creates that waited for Docker until a deadline
+	writers := keepAsking(callers, func() error {
 		a, err := c.admin.try(http.MethodPost, "/api/instances", nil)
 		switch {
 		case err != nil:
 			return err
 		case a.Status == http.StatusServiceUnavailable && (a.Code == 1102 || a.Code == 1106) && a.Header.Get("Retry-After") != "":
 		case a.Status == http.StatusGatewayTimeout && a.Code == 1103:
+			late.Add(1)
 		default:
 			return fmt.Errorf("a create: %d, Retry-After %q: %s", a.Status, a.Header.Get("Retry-After"), a.raw)
 		}
@@ -539,8 +543,12 @@ func TestABlackHoleInPlaceOfDocker(t *testing.T) {
 		"goroutines %d before, %d at its end; a create worked %s after it",
 		lasting, visited, visits99, read, reads99, asked, writes99, slowest.Round(time.Millisecond),
 		before, during, recovered.Round(time.Millisecond))
-	if reads99 > 250*time.Millisecond {
-		t.Errorf("99 in 100 reads took up to %s", reads99)
+	// Who waits for Docker waits for seconds; the rest is the machine's load.
+	if median := readers.took[len(readers.took)/2]; median > 20*time.Millisecond || reads99 > 250*time.Millisecond {
+		t.Errorf("every second read took up to %s, 99 in 100 up to %s", median, reads99)
+	}
+	if n := late.Load(); n > callers {
+		t.Errorf("%d creates waited for a deadline, want the first of each caller at most", n)
 	}
 	if slowest > 10*time.Second {
 		t.Errorf("a write waited %s to be refused", slowest)
@@ -595,6 +603,9 @@ func TestEnginesOfAllVersionsAreSpokenTo(t *testing.T) {
 			c := startCaddy(t, options{Docker: endpoint})
 			made := c.api.create(t, createRequest{})
 			c.visitor.mustGet(t, made.URL)
+			if docker := c.dockerHealth(t); docker.Status != "ok" || docker.Version == "" || minor(docker.API) > minor(has.version) || minor(docker.API) < minor(has.oldest) {
+				t.Errorf("health shows %+v of an engine that speaks %s to %s", docker, has.oldest, has.version)
+			}
 			c.api.act(t, made.Prefix, "stop")
 			c.api.act(t, made.Prefix, "start")
 			c.visitor.mustGet(t, made.URL)
@@ -615,10 +626,28 @@ func TestEnginesOfAllVersionsAreSpokenTo(t *testing.T) {
 		a := c.api.call(t, http.MethodPost, "/api/instances", nil).expect(t, http.StatusBadGateway, 1101).
 			says(t, "too old", "1.40", "1.41", "20.10")
 		t.Logf("API 1.40: %s", a.Message)
+		if docker := c.dockerHealth(t); docker.Status != "down" || !strings.Contains(docker.Error, "too old (API 1.40)") {
+			t.Errorf("health shows %+v", docker)
+		}
+		doctor, err := c.command("sandbox", "doctor", "--address", c.adminAddr).CombinedOutput()
+		if err == nil || !strings.Contains(string(doctor), "too old (API 1.40): use 20.10") || !strings.Contains(string(doctor), "to do") {
+			t.Errorf("caddy sandbox doctor ended with %v and said\n%s", err, doctor)
+		}
 		// After an upgrade of Docker nobody needs to restart Caddy.
 		shim.claim("1.44", "1.24")
 		c.api.eventuallyAnswers(t, 20*time.Second, http.StatusCreated, creating(""))
 	})
+}
+
+// dockerHealth is what GET /api/health tells of Docker.
+func (c *caddyServer) dockerHealth(t testing.TB) (docker struct{ Status, Error, Version, API string }) {
+	t.Helper()
+	a := c.api.call(t, http.MethodGet, "/api/health", nil).expect(t, http.StatusOK, 0)
+	var health struct{ Docker json.RawMessage }
+	if err := errors.Join(json.Unmarshal(a.Data, &health), json.Unmarshal(health.Docker, &docker)); err != nil {
+		t.Fatal(err)
+	}
+	return docker
 }
 
 func TestHalfOfAllEventsLost(t *testing.T) {

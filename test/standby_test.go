@@ -195,6 +195,12 @@ func startStandby(t testing.TB, first *caddyServer) *caddyServer {
 		routes_file {file}
 	}
 }
+
+http:// {
+	sandbox_proxy {
+		routes_file {file}
+	}
+}
 `)
 	if err := c.writeConfig(config); err != nil {
 		t.Fatal(err)

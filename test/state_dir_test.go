@@ -91,6 +91,35 @@ func TestAFullDiskStopsNothingThatRuns(t *testing.T) {
 	}
 }
 
+// A limit of file sizes is as good as a full disk: what is there goes on.
+func TestALimitOfFileSizesStopsNothingThatRuns(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("prlimit"); err != nil {
+		t.Skip("needs prlimit")
+	}
+	c := startCaddy(t, options{Wrap: []string{"prlimit", "--fsize=65536:65536"}})
+	env := map[string]string{"BALLAST": strings.Repeat("x", 25<<10)}
+	first := c.api.create(t, createRequest{Prefix: "filesize1", Env: env})
+	second := c.api.create(t, createRequest{Prefix: "filesize2", Env: env})
+	a := c.api.call(t, http.MethodPost, "/api/instances", createRequest{Prefix: "filesize3", Env: env}).
+		expect(t, http.StatusInsufficientStorage, 1201).says(t, "ulimit -f")
+	if path, _ := a.details(t)["path"].(string); !strings.HasPrefix(path, c.StateDir) {
+		t.Errorf("the details do not name the path: %s", a.raw)
+	}
+	c.api.call(t, http.MethodGet, "/api/instances/filesize3", nil).expect(t, http.StatusNotFound, 1004)
+	for _, i := range []instanceView{first, second} {
+		c.visitor.mustGet(t, i.URL)
+		sameInstance(t, c.api.get(t, i.Prefix), i)
+	}
+	c.api.delete(t, "filesize2")
+	c.api.create(t, createRequest{Prefix: "filesize3", Env: env})
+	c.kill(t)
+	c.mustStart(t)
+	if got := describePage(c.api.list(t, "")); got != "filesize1 filesize3 of 2" {
+		t.Errorf("after a restart: %s", got)
+	}
+}
+
 // tmpfs mounts a file system of its own until the end of the test.
 func tmpfs(t testing.TB, options string) (dir string) {
 	t.Helper()

@@ -3,6 +3,7 @@ package test
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/url"
@@ -18,20 +19,28 @@ type webSocket struct{ *websocket.Conn }
 
 func (v *visitor) dialWebSocket(t testing.TB, rawURL string) webSocket {
 	t.Helper()
-	config, err := websocket.NewConfig(strings.Replace(rawURL, "https:", "wss:", 1), rawURL)
+	socket, err := v.tryWebSocket(t, rawURL, rawURL)
+	if err != nil {
+		t.Fatalf("opening a WebSocket to %s: %v", rawURL, err)
+	}
+	return socket
+}
+
+// tryWebSocket opens a WebSocket for a page of some origin.
+func (v *visitor) tryWebSocket(t testing.TB, rawURL, origin string, protocols ...string) (webSocket, error) {
+	t.Helper()
+	config, err := websocket.NewConfig(strings.Replace(rawURL, "https:", "wss:", 1), origin)
 	if err != nil {
 		t.Fatal(err)
 	}
+	config.Protocol = protocols
 	conn, err := v.handshake(t.Context(), hostOf(t, rawURL), "http/1.1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
 	socket, err := websocket.NewClient(config, conn)
-	if err != nil {
-		t.Fatalf("opening a WebSocket to %s: %v", rawURL, err)
-	}
-	return webSocket{socket}
+	return webSocket{socket}, err
 }
 
 func hostOf(t testing.TB, rawURL string) string {
@@ -46,19 +55,26 @@ func hostOf(t testing.TB, rawURL string) string {
 // echoes checks that text comes back over the socket.
 func (s webSocket) echoes(t testing.TB, text string) {
 	t.Helper()
-	if err := s.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := s.tryEcho(text); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func (s webSocket) tryEcho(text string) error {
+	if err := s.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return err
+	}
 	if err := websocket.Message.Send(s.Conn, text); err != nil {
-		t.Fatalf("writing to the WebSocket: %v", err)
+		return fmt.Errorf("writing to the WebSocket: %w", err)
 	}
 	var got string
 	if err := websocket.Message.Receive(s.Conn, &got); err != nil {
-		t.Fatalf("reading from the WebSocket: %v", err)
+		return fmt.Errorf("reading from the WebSocket: %w", err)
 	}
 	if got != text {
-		t.Fatalf("the WebSocket sent %q back as %q", text, got)
+		return fmt.Errorf("the WebSocket sent %q back as %q", text, got)
 	}
+	return nil
 }
 
 // awaitClose reads until the other side closes, and returns the close code; 0

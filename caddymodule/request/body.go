@@ -109,6 +109,8 @@ func wordFor(t reflect.Type) string {
 		return "a string"
 	case t.Kind() == reflect.Int:
 		return "a whole number"
+	case t.Kind() == reflect.Slice:
+		return "a list"
 	default:
 		return "an object"
 	}

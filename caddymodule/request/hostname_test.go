@@ -1,13 +1,14 @@
 package request
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
 
-func TestPrefix(t *testing.T) {
+func TestHost(t *testing.T) {
 	longest := strings.Repeat("z", 57)
 	for _, row := range []struct{ host, prefix string }{
 		{"abcdefgh.sandbox.example.com", "abcdefgh"},
@@ -54,9 +55,65 @@ func TestPrefix(t *testing.T) {
 		{"127.0.0.1", ""},
 		{"[::1]:443", ""},
 	} {
-		prefix, ok := Prefix(row.host, "sandbox.example.com")
-		if ok != (row.prefix != "") || ok && prefix != row.prefix {
-			t.Errorf("%.60q: got %q, %v, want %q", row.host, prefix, ok, row.prefix)
+		got, ok := Host(row.host, "sandbox.example.com")
+		if ok != (row.prefix != "") || got != (Target{Prefix: row.prefix}) {
+			t.Errorf("%.60q: got %v, %v, want %q", row.host, got, ok, row.prefix)
+		}
+	}
+}
+
+func TestHostWithAPort(t *testing.T) {
+	longest := strings.Repeat("z", 57)
+	for _, row := range []struct {
+		label string
+		want  Target
+	}{
+		{"1-abcdefgh", Target{"abcdefgh", 1}},
+		{"3000-abcdefgh", Target{"abcdefgh", 3000}},
+		{"65535-" + longest, Target{longest, 65535}},
+		{"3000-12345678", Target{"12345678", 3000}},
+		{"3000-ABCDEFGH", Target{"abcdefgh", 3000}},
+
+		{"0-abcdefgh", Target{}},
+		{"00-abcdefgh", Target{}},
+		{"03000-abcdefgh", Target{}},
+		{"+3000-abcdefgh", Target{}},
+		{"3_000-abcdefgh", Target{}},
+		{"0x50-abcdefgh", Target{}},
+		{"1e3-abcdefgh", Target{}},
+		{"65536-abcdefgh", Target{}},
+		{"99999999999999999999-abcdefgh", Target{}},
+		{"-abcdefgh", Target{}},
+		{"--abcdefgh", Target{}},
+		{"3000-", Target{}},
+		{"3000-short", Target{}},
+		{"3000--abcdefgh", Target{}},
+		{"-3000-abcdefgh", Target{}},
+		{"3000-80-abcdefgh", Target{}},
+		{"abcdefgh-3000", Target{}},
+		{"12345678-abcdefgh", Target{}},
+		{"http-abcdefgh", Target{}},
+		{"3000.abcdefgh", Target{}},
+		{"3000-abcdefgh.x", Target{}},
+		{"３000-abcdefgh", Target{}},      // a digit, but not of ASCII
+		{"3000\u2010abcdefgh", Target{}}, // a dash, but not that one
+	} {
+		for _, port := range []string{"", ":8443"} {
+			got, ok := Host(row.label+".sandbox.example.com"+port, "sandbox.example.com")
+			if got != row.want || ok != (row.want != Target{}) {
+				t.Errorf("%q: got %v, %v, want %v", row.label, got, ok, row.want)
+			}
+		}
+	}
+}
+
+func TestName(t *testing.T) {
+	for host, want := range map[string]string{
+		"App.Example.COM.:8443": "app.example.com", "app.example.com": "app.example.com", "": "", "a:b": "", ":99999": "",
+		strings.Repeat("a", 301): "",
+	} {
+		if got, ok := Name(host); ok && got != want || !ok && want != "" {
+			t.Errorf("%.20q: got %q, %v, want %q", host, got, ok, want)
 		}
 	}
 }
@@ -65,31 +122,40 @@ func FuzzHostname(f *testing.F) {
 	for _, host := range []string{
 		"abcdefgh.sandbox.example.com", "ABCDEFGH.SANDBOX.EXAMPLE.COM.:443", "a.abcdefgh.sandbox.example.com",
 		"[::1]:443", "abcdefg\u212A.sandbox.example.com", ".sandbox.example.com", "abcdefgh.sandbox.example.com:99999",
+		"3000-abcdefgh.sandbox.example.com", "65536-abcdefgh.sandbox.example.com", "03-abcdefgh.sandbox.example.com:443",
+		"1-2-abcdefgh.sandbox.example.com", "-abcdefgh.sandbox.example.com", "65535-ABCDEFGH.sandbox.example.com.",
 	} {
 		f.Add(host)
 	}
 	const domain = "sandbox.example.com"
 	f.Fuzz(func(t *testing.T, host string) {
-		prefix, ok := Prefix(host, domain)
+		target, ok := Host(host, domain)
 		if !ok {
 			return
 		}
-		if !instance.ValidPrefix(prefix) {
-			t.Fatalf("%q gave the malformed prefix %q", host, prefix)
+		if !instance.ValidPrefix(target.Prefix) || target.Port != 0 && !instance.ValidPort(target.Port) {
+			t.Fatalf("%q gave the malformed target %v", host, target)
+		}
+		own := target.Prefix + "." + domain
+		if target.Port != 0 {
+			own = strconv.Itoa(target.Port) + "-" + own
 		}
 		// Whatever names an instance is a spelling of the one host it has.
-		if !strings.EqualFold(host[:len(prefix)+1+len(domain)], prefix+"."+domain) {
-			t.Fatalf("%q gave %q, whose host it is not", host, prefix)
+		if !strings.EqualFold(host[:len(own)], own) {
+			t.Fatalf("%q gave %v, whose host it is not", host, target)
 		}
-		if again, ok := Prefix(prefix+"."+domain, domain); !ok || again != prefix {
-			t.Fatalf("%q gave %q, whose own host gives %q", host, prefix, again)
+		if again, ok := Host(own, domain); !ok || again != target {
+			t.Fatalf("%q gave %v, whose own host gives %v", host, target, again)
+		}
+		if name, ok := Name(host); !ok || name != own {
+			t.Fatalf("%q has the name %q, want %q", host, name, own)
 		}
 	})
 }
 
-func TestPrefixAllocatesNothing(t *testing.T) {
-	const host = "abcdefgh.sandbox.example.com:8443"
-	if n := testing.AllocsPerRun(100, func() { Prefix(host, "sandbox.example.com") }); n > 0 {
+func TestHostAllocatesNothing(t *testing.T) {
+	const host = "3000-abcdefgh.sandbox.example.com:8443"
+	if n := testing.AllocsPerRun(100, func() { Host(host, "sandbox.example.com") }); n > 0 {
 		t.Errorf("%v allocations for a host in lower case, want none", n)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"cmp"
 	"context"
 	"maps"
+	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,26 +32,27 @@ type container struct {
 
 // run is one run of a container, from a start to its end.
 type run struct {
-	port  *published
-	term  context.CancelFunc // SIGTERM
-	kill  context.CancelFunc // SIGKILL
-	ended chan struct{}      // closed when the engine has noted the end
+	inside *inside
+	term   context.CancelFunc // SIGTERM
+	kill   context.CancelFunc // SIGKILL
+	ended  chan struct{}      // closed when the engine has noted the end
 
 	paused bool
 }
 
 // serve is the process in the container; ctx ends when it is killed and asked
 // when it is to end.
-func (c *container) serve(ctx, asked context.Context, pid int, port *published) (exitCode int, oomKilled bool) {
+func (c *container) serve(ctx, asked context.Context, pid int, network *inside) (exitCode int, oomKilled bool) {
 	if c.spec.Env["TEST_MODE"] == "oom" {
 		return devserver.Killed, true
 	}
 	server := devserver.Server{
-		Env:     c.spec.Env,
-		Process: devserver.Process{PID: pid, UID: uid(c.spec.User), Dir: cmp.Or(c.spec.WorkDir, "/"), Args: c.spec.Command},
-		Listen:  port.listenInside,
-		Stdout:  &c.output,
-		Stderr:  &c.output,
+		Env:      c.spec.Env,
+		Process:  devserver.Process{PID: pid, UID: uid(c.spec.User), Dir: cmp.Or(c.spec.WorkDir, "/"), Args: c.spec.Command},
+		Listen:   func() (net.Listener, error) { return network.listen(c.spec.ContainerPort) },
+		ListenOn: network.listenOn,
+		Stdout:   &c.output,
+		Stderr:   &c.output,
 	}
 	return server.Run(ctx, asked.Done()), false
 }
@@ -64,15 +67,20 @@ func uid(user string) int {
 
 // inspect is what the engine says of c. The engine's lock must be held.
 func (c *container) inspect() instance.Container {
+	var address netip.AddrPort
+	if c.run != nil && c.run.inside.address.IsValid() {
+		address = netip.AddrPortFrom(c.run.inside.address, uint16(c.spec.ContainerPort))
+	}
 	return instance.Container{
 		ID: c.id, Spec: cloneSpec(c.spec), Running: c.run != nil, Paused: c.run != nil && c.run.paused,
 		ExitCode: c.exitCode, OOMKilled: c.oomKilled,
-		CreatedAt: c.created, StartedAt: c.started, FinishedAt: c.finished,
+		CreatedAt: c.created, StartedAt: c.started, FinishedAt: c.finished, Address: address,
 	}
 }
 
 func cloneSpec(s instance.Spec) instance.Spec {
 	s.Command = slices.Clone(s.Command)
+	s.ContainerPorts = slices.Clone(s.ContainerPorts)
 	s.Env = maps.Clone(s.Env)
 	s.Labels = maps.Clone(s.Labels)
 	return s

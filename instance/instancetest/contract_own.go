@@ -73,11 +73,15 @@ type call struct {
 }
 
 func callsOn(runtime instance.Runtime, ref string) []call {
-	return []call{
+	calls := []call{
 		{"Start", func(ctx context.Context) error { return runtime.Start(ctx, ref) }},
 		{"Stop", func(ctx context.Context) error { return runtime.Stop(ctx, ref) }},
 		{"Inspect", func(ctx context.Context) error { _, err := runtime.Inspect(ctx, ref); return err }},
 		{"Logs", func(ctx context.Context) error { _, err := runtime.Logs(ctx, ref, 1); return err }},
 		{"Remove", func(ctx context.Context) error { return runtime.Remove(ctx, ref) }},
 	}
+	if l, ok := runtime.(instance.Listening); ok {
+		calls = append(calls, call{"Listening", func(ctx context.Context) error { _, err := l.Listening(ctx, ref); return err }})
+	}
+	return calls
 }

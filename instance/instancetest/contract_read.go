@@ -16,6 +16,7 @@ var reading = []obligation{
 		spec.Command, spec.WorkDir, spec.User = []string{"--flag", "two words"}, "/work", "1234:1234"
 		spec.Memory, spec.CPUs, spec.Pids = 96<<20, 0.75, 48
 		spec.Labels = map[string]string{"team": "red", "sandbox.prefix": "not-ours"}
+		spec.ContainerPorts, spec.AnyPort = []int{3000, 9229}, true
 		began := time.Now()
 		id := s.create(spec)
 		c := s.inspect(id)
@@ -27,6 +28,11 @@ var reading = []obligation{
 		if c.CreatedAt.Before(began.Add(-time.Minute)) || c.CreatedAt.After(time.Now().Add(time.Minute)) {
 			s.t.Errorf("created at %v, want about %v", c.CreatedAt, began)
 		}
+	}},
+	{"inspect reads declared ports back without any", func(s *scene) {
+		spec := s.spec()
+		spec.ContainerPorts = []int{80}
+		s.readsBack(s.inspect(s.create(spec)).Spec, spec)
 	}},
 	{"inspect reads a spec without extras back", func(s *scene) {
 		spec := s.spec()

@@ -27,7 +27,8 @@ const defaultDeadline = 30 * time.Second
 
 // Engine is a container engine in memory. Its containers run package
 // devserver, in the mode that TEST_MODE in their environment names, on
-// 127.0.0.1 and their host port; they have no address of their own. They
+// 127.0.0.1 and their host port; they have an address of their own only after
+// [Engine.GiveAddresses]. They
 // survive the runtimes that made them, so a test restarts a manager by asking
 // for another [Engine.Runtime] of the same owner. Safe for concurrent use.
 //
@@ -37,12 +38,14 @@ type Engine struct {
 	mu         sync.Mutex
 	containers map[string]*container // by name
 	images     map[string]bool
+	imageEnv   map[string]string // of every image
 	watchers   map[chan instance.Event]bool
 	calls      map[string]int
 	fault      Hook
 	loss       Hook
 	deadline   time.Duration
 	dropEvents bool
+	addresses  bool // see GiveAddresses
 	lastPID    int
 }
 
@@ -108,6 +111,13 @@ func (e *Engine) SetImages(names ...string) {
 	}
 }
 
+// SetImageEnv says what variables the images bring.
+func (e *Engine) SetImageEnv(env map[string]string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.imageEnv = maps.Clone(env)
+}
+
 // Calls counts the calls of a Runtime method so far, failed ones included.
 func (e *Engine) Calls(method string) int {
 	e.mu.Lock()
@@ -121,6 +131,15 @@ func (e *Engine) DropEvents(drop bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.dropEvents = drop
+}
+
+// GiveAddresses has containers that are started from now on be reached at an
+// address of their own too, as those of a Docker Engine on the same host: one
+// of 127.0.0.0/8, all of which is this host's.
+func (e *Engine) GiveAddresses() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.addresses = true
 }
 
 // Reconnect gives every Watch the zero event that follows a reconnection.
@@ -172,7 +191,7 @@ func (e *Engine) create(owner string, spec instance.Spec) (id string, err error)
 	if e.containers[name] != nil {
 		return "", instance.Errorf(instance.EngineFailed, "the container name %s is already in use", name)
 	}
-	c := &container{id: newID(), name: name, owner: owner, spec: asEngineKeeps(spec), created: time.Now()}
+	c := &container{id: newID(), name: name, owner: owner, spec: asEngineKeeps(spec, e.imageEnv), created: time.Now()}
 	e.containers[name] = c
 	e.changedLocked(c)
 	return c.id, nil
@@ -180,12 +199,12 @@ func (e *Engine) create(owner string, spec instance.Spec) (id string, err error)
 
 // asEngineKeeps is spec as it can be read back: with what images bring, and
 // without what no engine remembers.
-func asEngineKeeps(spec instance.Spec) instance.Spec {
+func asEngineKeeps(spec instance.Spec, imageEnv map[string]string) instance.Spec {
+	env := map[string]string{}
+	maps.Copy(env, imageEnv)
+	maps.Copy(env, spec.Env)
 	spec = cloneSpec(spec)
-	spec.Pull = ""
-	if spec.Env == nil {
-		spec.Env = map[string]string{}
-	}
+	spec.Pull, spec.Env = "", env
 	if _, set := spec.Env["PATH"]; !set {
 		spec.Env["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	}
@@ -233,7 +252,7 @@ func (e *Engine) pause(c *container) error {
 		return instance.Errorf(instance.EngineFailed, "container %s is not running", c.name)
 	case !c.run.paused:
 		c.run.paused = true
-		c.run.port.freeze()
+		c.run.inside.port.freeze()
 		e.changedLocked(c)
 	}
 	return nil
@@ -242,7 +261,7 @@ func (e *Engine) pause(c *container) error {
 func (e *Engine) thawLocked(c *container) {
 	if c.run != nil && c.run.paused {
 		c.run.paused = false
-		c.run.port.thaw()
+		c.run.inside.port.thaw()
 		e.changedLocked(c)
 	}
 }
@@ -252,14 +271,17 @@ func (e *Engine) runLocked(c *container, port *published) {
 	alive, kill := context.WithCancel(context.Background())
 	e.lastPID++
 	pid := e.lastPID
-	r := &run{port: port, term: term, kill: kill, ended: make(chan struct{})}
+	r := &run{inside: &inside{port: port}, term: term, kill: kill, ended: make(chan struct{})}
+	if e.addresses {
+		r.inside.address = randomAddress()
+	}
 	c.run, c.started, c.exitCode, c.oomKilled = r, time.Now(), 0, false
 	go func() {
 		defer close(r.ended)
-		exitCode, oomKilled := c.serve(alive, asked, pid, port)
+		exitCode, oomKilled := c.serve(alive, asked, pid, r.inside)
 		term()
 		kill()
-		_ = port.Close()
+		r.inside.close()
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		c.run, c.finished, c.exitCode, c.oomKilled = nil, time.Now(), exitCode, oomKilled

@@ -3,6 +3,7 @@ package instancetest
 import (
 	"context"
 	"errors"
+	"maps"
 
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
@@ -13,7 +14,11 @@ type Memory struct {
 	owner  string
 }
 
-var _ instance.Runtime = (*Memory)(nil)
+var (
+	_ instance.Runtime   = (*Memory)(nil)
+	_ instance.Imaging   = (*Memory)(nil)
+	_ instance.Listening = (*Memory)(nil)
+)
 
 // errNoContainer stands for a missing container until call says which.
 var errNoContainer = errors.New("no such container")
@@ -107,6 +112,13 @@ func (m *Memory) List(ctx context.Context) (own []instance.Container, err error)
 	return own, err
 }
 
+// ImageEnv implements instance.Imaging. Hooks do not see it.
+func (m *Memory) ImageEnv(context.Context, string) (map[string]string, error) {
+	m.engine.mu.Lock()
+	defer m.engine.mu.Unlock()
+	return maps.Clone(m.engine.imageEnv), nil
+}
+
 // Logs implements instance.Runtime.
 func (m *Memory) Logs(ctx context.Context, ref string, lines int) (last []string, err error) {
 	err = m.call(ctx, "Logs", ref, func(context.Context) error {
@@ -118,6 +130,23 @@ func (m *Memory) Logs(ctx context.Context, ref string, lines int) (last []string
 		return nil
 	})
 	return last, err
+}
+
+// Listening implements instance.Listening.
+func (m *Memory) Listening(ctx context.Context, ref string) (listeners []instance.Listener, err error) {
+	err = m.call(ctx, "Listening", ref, func(context.Context) error {
+		c := m.own(ref)
+		if c == nil {
+			return errNoContainer
+		}
+		r := m.engine.runOf(c)
+		if r == nil {
+			return instance.Errorf(instance.EngineFailed, "container %s does not run", ref)
+		}
+		listeners = r.inside.listening()
+		return nil
+	})
+	return listeners, err
 }
 
 // Watch implements instance.Runtime. Hooks do not see it; see DropEvents.

@@ -1,6 +1,7 @@
 package instancetest
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -13,13 +14,14 @@ import (
 // listener.
 type published struct {
 	net.Listener
-	inside    atomic.Bool // the server listens
-	conns     chan net.Conn
-	closed    chan struct{}
-	forwarded chan struct{} // closed when the forwarding has ended
-	closeOnce sync.Once
+	inside   atomic.Bool // the server listens
+	conns    chan net.Conn
+	closed   chan struct{}
+	forwards sync.WaitGroup // one for each listener
 
-	mu     sync.Mutex
+	mu  sync.Mutex     // guards the following
+	all []net.Listener // nil: closed
+
 	frozen chan struct{} // closed when the container goes on; nil: it is not paused
 }
 
@@ -30,10 +32,23 @@ func publish(port int) (*published, error) {
 	}
 	p := &published{
 		Listener: listener, conns: make(chan net.Conn),
-		closed: make(chan struct{}), forwarded: make(chan struct{}),
+		closed: make(chan struct{}),
 	}
-	go p.forward()
-	return p, nil
+	return p, p.lead(listener)
+}
+
+// lead has what comes to listener reach the server inside too, until Close.
+func (p *published) lead(listener net.Listener) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.closed:
+		return errors.Join(net.ErrClosed, listener.Close())
+	default:
+	}
+	p.all = append(p.all, listener)
+	p.forwards.Go(func() { p.forward(listener) })
+	return nil
 }
 
 func (p *published) listenInside() (net.Listener, error) {
@@ -41,10 +56,9 @@ func (p *published) listenInside() (net.Listener, error) {
 	return p, nil
 }
 
-func (p *published) forward() {
-	defer close(p.forwarded)
+func (p *published) forward(listener net.Listener) {
 	for {
-		conn, err := p.Listener.Accept()
+		conn, err := listener.Accept()
 		if err != nil {
 			return
 		}
@@ -111,10 +125,15 @@ func (p *published) Accept() (net.Conn, error) {
 
 // Close frees the host port; it is free when Close returns.
 func (p *published) Close() error {
-	p.closeOnce.Do(func() {
+	p.mu.Lock()
+	if p.all != nil {
 		close(p.closed)
-		_ = p.Listener.Close()
-	})
-	<-p.forwarded
+	}
+	for _, listener := range p.all {
+		_ = listener.Close()
+	}
+	p.all = nil
+	p.mu.Unlock()
+	p.forwards.Wait()
 	return nil
 }

@@ -16,11 +16,12 @@ func main() {
 	env := environment(os.Environ())
 	dir, _ := os.Getwd()
 	server := devserver.Server{
-		Env:     env,
-		Process: devserver.Process{PID: os.Getpid(), UID: os.Getuid(), Dir: dir, Args: os.Args[1:]},
-		Listen:  func() (net.Listener, error) { return net.Listen("tcp", "0.0.0.0:"+devserver.Port(env)) },
-		Stdout:  os.Stdout,
-		Stderr:  os.Stderr,
+		Env:      env,
+		Process:  devserver.Process{PID: os.Getpid(), UID: os.Getuid(), Dir: dir, Args: os.Args[1:]},
+		Listen:   func() (net.Listener, error) { return net.Listen("tcp", "0.0.0.0:"+devserver.Port(env)) },
+		ListenOn: func(address string) (net.Listener, error) { return net.Listen("tcp", address) },
+		Stdout:   os.Stdout,
+		Stderr:   os.Stderr,
 	}
 	os.Exit(server.Run(context.Background(), term.Done()))
 }

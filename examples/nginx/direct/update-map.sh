@@ -18,9 +18,10 @@ shift
 write_map() {
 	awk -F '"' '
 		/^\{"domain":"[a-z0-9.-]+","routes":\{(\}\})?$/ { domain = $4; whole = /\}\}$/; next }
-		/^"[a-z0-9]+":\{"target":"http:\/\/127\.0\.0\.1:[0-9]+","status":"[a-z]+"\},?$/ {
+		/^"[a-z0-9]+":\{"target":"http:\/\/127\.0\.0\.1:[0-9]+","status":"[a-z]+"(,"domains":\["[a-z0-9.",-]+"\])?\},?$/ {
 			target = $10 == "running" ? substr($6, length("http://") + 1) : "down"
 			print $2 "." domain, target ";"
+			for (i = 14; i < NF; i += 2) print $i, target ";" # custom hosts
 			next
 		}
 		/^\}\}$/ { whole = 1; next }

@@ -6,20 +6,40 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
-func (s *Server) handler() http.Handler {
+// handler serves what comes in at port.
+func (s *Server) handler(port string) http.Handler {
 	mux := http.NewServeMux()
+	push, rude := new(push), new(rude)
 	mux.HandleFunc("GET /", s.hello)
 	mux.HandleFunc("GET /env", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, s.Env) })
+	mux.HandleFunc("GET /port", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, port) })
 	mux.HandleFunc("GET /pid", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, s.Process.PID) })
 	mux.HandleFunc("GET /process", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, s.Process) })
 	mux.HandleFunc("GET /headers", headers)
+	mux.HandleFunc("GET /bytes/{n}", someBytes)
 	mux.HandleFunc("POST /echo", echo)
 	mux.HandleFunc("GET /sse", events)
-	mux.HandleFunc("GET /ws", webSocket)
+	mux.HandleFunc("GET /push/{name}", push.listen)
+	mux.HandleFunc("POST /push/{name}", push.send)
+	mux.HandleFunc("POST /count", count)
+	mux.HandleFunc("POST /early/{code}", early)
+	mux.HandleFunc("POST /refuse", refuse)
+	mux.HandleFunc("GET /hints", hints)
+	mux.HandleFunc("GET /trailers", trailers)
+	mux.HandleFunc("GET /reset", rude.reset)
+	mux.HandleFunc("POST /reset", rude.reset)
+	mux.HandleFunc("GET /stale", rude.stale)
+	mux.HandleFunc("GET /cuts", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, rude.cuts.Load()) })
+	for _, path := range []string{"/ws", "/_next/hmr", "/_next/webpack-hmr"} {
+		mux.HandleFunc("GET "+path, webSocket)
+	}
 	mux.HandleFunc("GET /status/{code}", status)
+	mux.HandleFunc("GET /seen", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, s.seen.all()) })
+	mux.HandleFunc("GET /redirect", redirect)
 	mux.HandleFunc("GET /slow", slow)
 	mux.HandleFunc("GET /exit", s.exitOnRequest)
 	return mux
@@ -32,6 +52,21 @@ func (s *Server) hello(w http.ResponseWriter, _ *http.Request) {
 
 func headers(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, map[string]any{"host": r.Host, "uri": r.RequestURI, "headers": r.Header})
+}
+
+func someBytes(w http.ResponseWriter, r *http.Request) {
+	n, err := strconv.Atoi(r.PathValue("n"))
+	if err != nil || n < 0 {
+		http.Error(w, "n must be a number of bytes", http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Length", strconv.Itoa(n))
+	for block := make([]byte, min(n, 64<<10)); n > 0; n -= len(block) {
+		if _, err := w.Write(block[:min(n, len(block))]); err != nil {
+			return
+		}
+	}
 }
 
 func echo(w http.ResponseWriter, r *http.Request) {
@@ -84,6 +119,14 @@ func status(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.WriteHeader(code)
+	_, _ = io.WriteString(w, r.FormValue("body")) // which some statuses do not have
+}
+
+func redirect(w http.ResponseWriter, r *http.Request) {
+	host, _, _ := strings.Cut(r.Host, ":")
+	w.Header().Set("Location", "http://"+r.Host+"/there")
+	w.Header().Set("Set-Cookie", "from=here; Path=/; Domain="+host+"; HttpOnly")
+	w.WriteHeader(http.StatusFound)
 }
 
 func slow(w http.ResponseWriter, r *http.Request) {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -31,10 +32,14 @@ type Server struct {
 	// Listen opens the port; it is called when the server is ready for
 	// connections, which in some modes is late or never.
 	Listen func() (net.Listener, error)
-	Stdout io.Writer
-	Stderr io.Writer
+	// ListenOn opens one more port, at an address such as 0.0.0.0:3000. Needed
+	// with TEST_PORTS alone.
+	ListenOn func(address string) (net.Listener, error)
+	Stdout   io.Writer
+	Stderr   io.Writer
 
 	exit chan int // from GET /exit
+	seen requestLog
 }
 
 // Process is what the server says of itself at /process.
@@ -53,13 +58,20 @@ func Port(env map[string]string) string { return cmp.Or(env["PORT"], "5174") }
 // All connections are closed when it returns.
 func (s *Server) Run(ctx context.Context, term <-chan struct{}) (code int) {
 	s.exit = make(chan int, 1)
-	serve := s.serveHTTP
+	serve := s.serveHTTP(Port(s.Env))
 	switch mode := cmp.Or(s.Env["TEST_MODE"], "hello"); mode {
-	case "hello":
+	case "hello", "vite", "webpack", "next":
 	case "silent":
 		serve = serveNothing
+	case "raw":
+		serve = s.serveRaw
 	case "exit":
 		return s.giveUp()
+	case "oldnode":
+		if strings.Contains(s.Env["NODE_OPTIONS"], "--import") {
+			_, _ = fmt.Fprintln(s.Stderr, "node: --import is not allowed in NODE_OPTIONS")
+			return 9
+		}
 	case "slow":
 		delay, err := time.ParseDuration(cmp.Or(s.Env["TEST_DELAY"], "3s"))
 		if err != nil {
@@ -83,8 +95,38 @@ func (s *Server) Run(ctx context.Context, term <-chan struct{}) (code int) {
 	_, _ = fmt.Fprintf(s.Stdout, "testserver: listening on %s\n", listener.Addr())
 	stop := serve(listener)
 	defer stop()
+	stopMore, err := s.serveMore()
+	defer stopMore()
+	if err != nil {
+		return s.fail(err)
+	}
 	code, _ = s.wait(ctx, term, nil)
 	return code
+}
+
+// serveMore serves the further ports of TEST_PORTS.
+func (s *Server) serveMore() (stop func(), err error) {
+	var stops []func()
+	stop = func() {
+		for _, each := range stops {
+			each()
+		}
+	}
+	for address := range strings.SplitSeq(s.Env["TEST_PORTS"], ",") {
+		if address == "" {
+			continue
+		}
+		if !strings.Contains(address, ":") {
+			address = "0.0.0.0:" + address
+		}
+		listener, err := s.ListenOn(address)
+		if err != nil {
+			return stop, fmt.Errorf("listening on %s of TEST_PORTS: %w", address, err)
+		}
+		_, port, _ := net.SplitHostPort(address)
+		stops = append(stops, s.serveHTTP(port)(listener))
+	}
+	return stop, nil
 }
 
 // wait returns when the server is to end, or with ended false on wake.
@@ -117,10 +159,17 @@ func (s *Server) fail(err error) int {
 	return 2
 }
 
-func (s *Server) serveHTTP(listener net.Listener) (stop func()) {
+// serveHTTP makes what serves HTTP on a listener, which is the container's port.
+func (s *Server) serveHTTP(port string) func(net.Listener) (stop func()) {
+	return func(listener net.Listener) (stop func()) {
+		return s.serveOn(listener, s.seen.record(refusing(s.Env["TEST_MODE"], s.handler(port))))
+	}
+}
+
+func (s *Server) serveOn(listener net.Listener, handler http.Handler) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	server := &http.Server{
-		Handler:     s.handler(),
+		Handler:     handler,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		// No time limit for whole requests: some are streams.
 		ReadHeaderTimeout: 10 * time.Second,

@@ -41,6 +41,41 @@ func TestHeadersShowsTheRequestAsItCame(t *testing.T) {
 	}
 }
 
+func TestBytesAreAsManyAsAskedFor(t *testing.T) {
+	s := start(t, nil)
+	for _, n := range []int{0, 1, 65536, 65537} {
+		if body := s.get(t, fmt.Sprintf("/bytes/%d", n)); len(body) != n {
+			t.Errorf("%d bytes came, want %d", len(body), n)
+		}
+	}
+}
+
+// Two requests in one write: the answer to the first must show the second.
+func TestRawShowsEveryByteThatCame(t *testing.T) {
+	s := start(t, map[string]string{"TEST_MODE": "raw", "SANDBOX_PREFIX": "abcdefgh"})
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	const first = "POST /a HTTP/1.1\r\nhOsT: x\r\nTransfer-Encoding: chunked\r\n\r\n3;ext\r\nabc\r\n0\r\n\r\n"
+	const second = "GET /b HTTP/1.1\r\nHost: y\r\n\r\n"
+	if _, err := io.WriteString(conn, first+second); err != nil {
+		t.Fatal(err)
+	}
+	in := bufio.NewReader(conn)
+	for _, want := range []string{first + second, ""} {
+		response, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(response.Body)
+		if err != nil || string(body) != want || response.Header.Get("X-Served-By") != "abcdefgh" {
+			t.Errorf("got %q (%v), want %q", body, err, want)
+		}
+	}
+}
+
 func TestEchoAnswersBeforeTheBodyEnds(t *testing.T) {
 	s := start(t, nil)
 	body, feed := io.Pipe()
@@ -84,7 +119,7 @@ func TestStatusAndSlowRefuseNonsense(t *testing.T) {
 	s := start(t, nil)
 	for path, want := range map[string]int{
 		"/status/204": 204, "/status/503": 503, "/status/100": 400, "/status/x": 400,
-		"/slow?ms=1": 200, "/slow": 400, "/exit": 400, "/exit?code=256": 400, "/ws": 426,
+		"/slow?ms=1": 200, "/slow": 400, "/exit": 400, "/exit?code=256": 400, "/ws": 426, "/bytes/x": 400, "/bytes/-1": 400,
 	} {
 		response, err := http.Get(s.url + path)
 		if err != nil {

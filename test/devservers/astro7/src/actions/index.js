@@ -1,0 +1,8 @@
+import { defineAction } from 'astro:actions';
+
+export const server = {
+  greet: defineAction({
+    accept: 'form',
+    handler: (form) => `The server greets ${form.get('name')}`,
+  }),
+};

@@ -1,0 +1,1 @@
+../vite8/vite.config.js

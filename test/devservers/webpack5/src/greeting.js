@@ -1,0 +1,1 @@
+export default "Edition 0";
