@@ -60,6 +60,11 @@ func init() {
 //	        inject  all|env|none
 //	        dev         auto|vite|next|webpack|none
 //	        host_header auto|preserve|localhost
+//
+//	        idle_timeout         <duration>|never
+//	        on_idle              stop|pause|delete
+//	        ttl                  <duration>|never
+//	        delete_after_stopped <duration>|never
 //	    }
 //	    reload_hook {
 //	        signal   <name> <pid file>
@@ -143,6 +148,11 @@ func (t *Template) words() words {
 
 		"dev":         textWord(&t.Dev),
 		"host_header": textWord(&t.HostHeader),
+
+		"idle_timeout":         spanWord(&t.IdleTimeout),
+		"on_idle":              textWord(&t.OnIdle),
+		"ttl":                  spanWord(&t.TTL),
+		"delete_after_stopped": spanWord(&t.DeleteAfterStopped),
 	}
 }
 

@@ -90,6 +90,26 @@ type Template struct {
 	// than `PORT` and `SANDBOX_…`. Variables of the same name in `env` or of a
 	// create win; NODE_OPTIONS is added to. Default: `all`.
 	Inject string `json:"inject,omitempty"`
+
+	// How long nobody has to have used an instance until `on_idle` is done to
+	// it. A request uses it for as long as it lasts; an open WebSocket only while
+	// something passes that is no keep-alive, see `websocket_activity`. A
+	// duration of at least a second; in the Caddyfile also `never`. It may be
+	// changed for each instance. Default: 0, never.
+	IdleTimeout *caddy.Duration `json:"idle_timeout,omitempty"`
+
+	// What becomes of an idle instance: `stop`, which keeps its files; `pause`,
+	// which keeps its memory too and brings it back in milliseconds; `delete`.
+	// Default: `stop`.
+	OnIdle string `json:"on_idle,omitempty"`
+
+	// How long after its creation an instance is deleted, used or not. Default:
+	// 0, never.
+	TTL *caddy.Duration `json:"ttl,omitempty"`
+
+	// How long after it stopped, failed or was paused an instance is deleted.
+	// Default: 0, never.
+	DeleteAfterStopped *caddy.Duration `json:"delete_after_stopped,omitempty"`
 }
 
 // minMemory is Docker's own: with less it refuses to make a container.
@@ -126,7 +146,8 @@ func (t *Template) make(name string, defaults *Template, expand expander) (insta
 			Dev:        instance.Dev(expand(cmp.Or(t.Dev, defaults.Dev, string(instance.DevAuto)))),
 			HostHeader: instance.HostHeader(expand(cmp.Or(t.HostHeader, defaults.HostHeader, string(instance.HostAuto)))),
 		},
-		Inject: instance.Inject(expand(cmp.Or(t.Inject, defaults.Inject, string(instance.InjectAll)))),
+		Inject:   instance.Inject(expand(cmp.Or(t.Inject, defaults.Inject, string(instance.InjectAll)))),
+		Lifetime: t.lifetime(defaults, expand),
 	}
 	maps.Copy(made.Env, defaults.Env)
 	maps.Copy(made.Env, t.Env)
@@ -177,6 +198,9 @@ func checkTemplate(t instance.Template) error {
 		return fmt.Errorf("pids: %d is less than 1", t.Pids)
 	case t.Ready < 0:
 		return fmt.Errorf("ready: %s is negative", t.Ready)
+	}
+	if err := t.Lifetime.Check(); err != nil {
+		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.Env)) {
 		if !envName.MatchString(name) {

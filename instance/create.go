@@ -24,6 +24,7 @@ type CreateRequest struct {
 	Port     *int
 	Env      map[string]string
 	Labels   map[string]string
+	Lifetime
 	// Ports are container ports to be reached besides the template's.
 	Ports []int `json:",omitempty"`
 	// Wait is how long the caller waits; the zero value means WaitReady.
@@ -91,6 +92,7 @@ func (m *Manager) plan(req CreateRequest) (*Record, error) {
 	}
 	return &Record{
 		Spec:      template.spec(prefix, name, req, s),
+		Lifetime:  req.Lifetime,
 		Status:    Creating,
 		CreatedAt: now(),
 	}, nil
