@@ -57,7 +57,14 @@ func (c rawClient) head(t *testing.T) *http.Response {
 // all of it arrives. The sizes are on both sides of the 256 KiB that net/http
 // reads and throws away by default.
 func TestAnEarlyAnswerTakesNothingOfTheUpload(t *testing.T) {
-	s := startServer(t, config{})
+	t.Run("plain", func(t *testing.T) { answersEarly(t, config{}) })
+	// This one holds the head of a response back until its body begins.
+	t.Run("with encode", func(t *testing.T) { answersEarly(t, config{sites: "http://:{site} {\n encode\n sandbox_proxy\n }"}) })
+}
+
+func answersEarly(t *testing.T, c config) {
+	t.Helper()
+	s := startServer(t, c)
 	s.create(t, "earlybird")
 	for _, size := range []int{1, 100 << 10, 1 << 20} {
 		for framing, frame := range map[string]func(body []byte) (header string, framed []byte){
