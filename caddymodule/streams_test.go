@@ -57,8 +57,34 @@ func (c rawClient) head(t *testing.T) *http.Response {
 // all of it arrives. The sizes are on both sides of the 256 KiB that net/http
 // reads and throws away by default.
 func TestAnEarlyAnswerTakesNothingOfTheUpload(t *testing.T) {
-	s := startServer(t, config{})
-	s.create(t, "earlybird")
+	for name, sites := range map[string]string{
+		"plain": "",
+		// It holds the head of a response back until the body begins.
+		"with encode": "http://:{site} {\n encode\n sandbox_proxy\n }",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := startServer(t, config{sites: sites})
+			s.create(t, "earlybird")
+			answersEarly(t, s)
+		})
+	}
+}
+
+func TestStandbyStreamsAlike(t *testing.T) {
+	s := newStandby(t)
+	s.replace(t, routesText(fmt.Sprint("earlybird ", startDevServer(t, "earlybird"), " running")))
+	s.run(t, "encode\n"+standbySite)
+	s.serves(t, "earlybird", "hello from earlybird")
+	answersEarly(t, s.server)
+	events := s.get(t, hostOf("earlybird"), "/push/clock", http.Header{"Accept-Encoding": {"gzip"}})
+	if got := strings.Join(events.Header["Cache-Control"], ", "); got != "no-cache, no-transform" || events.Header.Get("Content-Encoding") != "" {
+		t.Errorf("events come with %v", events.Header)
+	}
+}
+
+// answersEarly asks the instance earlybird of s.
+func answersEarly(t *testing.T, s *server) {
+	t.Helper()
 	for _, size := range []int{1, 100 << 10, 1 << 20} {
 		for framing, frame := range map[string]func(body []byte) (header string, framed []byte){
 			"length": func(body []byte) (string, []byte) {
