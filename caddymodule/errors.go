@@ -53,7 +53,7 @@ var failures = map[instance.Kind]failure{
 	instance.Overloaded:   {1106, http.StatusServiceUnavailable},
 	instance.Exited:       {1107, http.StatusBadGateway},
 	instance.NotOpen:      {1108, http.StatusServiceUnavailable},
-	instance.PortClosed:   {1109, http.StatusServiceUnavailable},
+	instance.PortClosed:   {1110, http.StatusServiceUnavailable},
 	instance.StateFailed:  {1201, http.StatusInternalServerError},
 	instance.DiskFull:     {1201, http.StatusInsufficientStorage},
 	unauthorized:          {1301, http.StatusUnauthorized},
