@@ -119,8 +119,8 @@ func TestPortsThatCannotBeServedSayWhatListens(t *testing.T) {
 	for port, row := range map[int]struct{ status, code int }{
 		7000: {404, 1014}, // listens, but was not declared
 		8000: {404, 1014}, // neither
-		9229: {503, 1109}, // was declared, and does not listen
-		6000: {503, 1109}, // was declared, and listens where nobody comes
+		9229: {503, 1110}, // was declared, and does not listen
+		6000: {503, 1110}, // was declared, and listens where nobody comes
 	} {
 		a := s.callURL(t, portHost(port, "manyport"), "/").expect(t, row.status, row.code)
 		if got := listening(t, a); !slices.Equal(got, want) || a.detail("port") != fmt.Sprint(port) || a.detail("complete") != "true" {

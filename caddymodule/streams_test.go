@@ -193,7 +193,7 @@ func TestOnlyAGETIsSentAgain(t *testing.T) {
 		return s.callAt(t, "http://"+hostOf("cutsoff1")+path, http.MethodPost, "once", nil)
 	}
 
-	post("/reset").expect(t, http.StatusBadGateway, 1110)
+	post("/reset").expect(t, http.StatusBadGateway, 1109)
 	if got := cuts(); got != "1" {
 		t.Errorf("a POST was sent %s times, want once", got)
 	}
@@ -218,7 +218,7 @@ func TestStaleConnectionsAreNotSeenByGETs(t *testing.T) {
 	}
 	read(t, s.get(t, hostOf("goesstale"), "/cuts", nil)) // leaves a connection at rest
 	read(t, s.get(t, hostOf("goesstale"), "/stale", nil))
-	s.callAt(t, "http://"+hostOf("goesstale")+"/count", http.MethodPost, "once", nil).expect(t, http.StatusBadGateway, 1110)
+	s.callAt(t, "http://"+hostOf("goesstale")+"/count", http.MethodPost, "once", nil).expect(t, http.StatusBadGateway, 1109)
 	if got := read(t, s.get(t, hostOf("goesstale"), "/cuts", nil)); got != "2" {
 		t.Errorf("%s connections were cut, want 2: the POST came once", got)
 	}
