@@ -2,6 +2,7 @@ package dockerops
 
 import (
 	"context"
+	"crypto/rand"
 	"strings"
 	"sync"
 	"testing"
@@ -167,4 +168,21 @@ func TestCloseEndsAPull(t *testing.T) {
 	if kind := instance.KindOf(<-failed); kind != instance.Timeout {
 		t.Errorf("kind %q", kind)
 	}
+}
+
+func TestImageEnvIsWhatTheImageBrings(t *testing.T) {
+	h := needDocker(t)
+	c := newClient(t, h)
+	name := "caddy-sandbox/env-test:" + strings.ToLower(rand.Text()[:16])
+	t.Cleanup(func() { h.removeImage(t, name) })
+	must(t, buildImage(name, map[string][]byte{
+		"Dockerfile": []byte("FROM scratch\nCOPY Dockerfile /\nENV NODE_OPTIONS=\"--a --b=1=2\" NODE_VERSION=18.17.1\n"),
+	}))
+	got, err := c.ImageEnv(t.Context(), name)
+	must(t, err)
+	if got["NODE_OPTIONS"] != "--a --b=1=2" || got["NODE_VERSION"] != "18.17.1" {
+		t.Errorf("it brings %v", got)
+	}
+	_, err = c.ImageEnv(t.Context(), name+"-missing")
+	wantKind(t, err, instance.ImageMissing)
 }

@@ -3,6 +3,7 @@
 // the sandbox serves, it listens on all addresses. Other ports are left alone:
 // what talks to itself stays private.
 import net from 'node:net'
+import os from 'node:os'
 const ports = (process.env.SANDBOX_PORTS || '').split(',')
 const served = p => p > 0 && (ports[0] === 'any' || ports.includes(String(p)))
 const loopback = /^(localhost|127(\.\d+){3}|::1)$/i
@@ -17,7 +18,9 @@ const widen = (server, p, host) => {
   server.once('close', () => first.delete(port))
   return '0.0.0.0'
 }
-const asked = (p, host) => served(p) && loopback.test(host)
+// Without IPv6 in the container ::1 fails, as the app may expect.
+const exists = host => host !== '::1' || Object.values(os.networkInterfaces()).flat().some(i => i.address === host)
+const asked = (p, host) => served(p) && loopback.test(host) && exists(host)
 net.Server.prototype.listen = function (...args) {
   const [options, host] = args
   if (options && typeof options === 'object') {

@@ -3,12 +3,15 @@ package test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/docker/docker/api/types/container"
 
 	"github.com/aie-sandbox/caddy-sandbox/test/testserver/devserver"
 )
@@ -135,7 +138,7 @@ seen.any = await at(0, '127.0.0.1')
 seen.path = await at('/tmp/socket')
 for (const [name, first, second] of [['both', '127.0.0.1', '::1'], ['reverse', '::1', '127.0.0.1'], ['twice', '127.0.0.1', '127.0.0.1']]) {
   const a = await listen(port, first), b = await listen(port, second)
-  seen[name] = a.at.address + ' ' + (b.e ?? b.at.address)
+  seen[name] = (a.e ?? a.at.address) + ' ' + (b.e ?? b.at.address)
   for (const { s } of [a, b]) s && await new Promise(r => s.close(r))
 }
 console.log(JSON.stringify(seen))
@@ -155,18 +158,30 @@ func TestAServerForLocalhostAloneIsReached(t *testing.T) {
 		t.Errorf("NODE_OPTIONS is %q", options)
 	}
 
-	var seen map[string]string
-	out := execIn(t, in.ContainerID, "env", "SANDBOX_PORTS=5174,6000", "node", "--input-type=module", "-e", widened)
-	if err := json.Unmarshal([]byte(out), &seen); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	for name, want := range map[string]string{
-		"name": "0.0.0.0", "text": "0.0.0.0", "options": "0.0.0.0", "v6": "0.0.0.0", "all": "0.0.0.0",
-		"other": "127.0.0.1", "any": "127.0.0.1", "path": "/tmp/socket",
-		"both": "0.0.0.0 ::1", "reverse": "0.0.0.0 ::1", "twice": "0.0.0.0 EADDRINUSE",
+	options := inspect(t, in.ContainerID).Config.Env
+	for _, row := range []struct {
+		ipv6 string
+		want map[string]string
+	}{
+		{"0", map[string]string{"v6": "0.0.0.0", "both": "0.0.0.0 ::1", "reverse": "0.0.0.0 ::1"}},
+		{"1", map[string]string{"v6": "EADDRNOTAVAIL", "both": "0.0.0.0 EADDRNOTAVAIL", "reverse": "EADDRNOTAVAIL 0.0.0.0"}},
 	} {
-		if seen[name] != want {
-			t.Errorf("%s: listens on %s, want %s", name, seen[name], want)
+		out := runOnce(t, &container.Config{
+			Image: viteImage, Env: append(options, "SANDBOX_PORTS=5174,6000"), Cmd: []string{"node", "--input-type=module", "-e", widened},
+		}, &container.HostConfig{NetworkMode: "none", Sysctls: map[string]string{"net.ipv6.conf.all.disable_ipv6": row.ipv6}})
+		var seen map[string]string
+		if err := json.Unmarshal([]byte(out), &seen); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		want := map[string]string{
+			"name": "0.0.0.0", "text": "0.0.0.0", "options": "0.0.0.0", "all": "0.0.0.0",
+			"other": "127.0.0.1", "any": "127.0.0.1", "path": "/tmp/socket", "twice": "0.0.0.0 EADDRINUSE",
+		}
+		maps.Copy(want, row.want)
+		for name, address := range want {
+			if seen[name] != address {
+				t.Errorf("IPv6 disabled: %s, %s: listens on %s, want %s", row.ipv6, name, seen[name], address)
+			}
 		}
 	}
 }

@@ -105,6 +105,41 @@ func execIn(t testing.TB, ref string, command ...string) string {
 	return out.String()
 }
 
+// runOnce runs a container to its end and returns what it printed.
+func runOnce(t testing.TB, config *container.Config, host *container.HostConfig) string {
+	t.Helper()
+	made, err := engine.ContainerCreate(t.Context(), config, host, nil, nil, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = engine.ContainerRemove(context.Background(), made.ID, container.RemoveOptions{Force: true, RemoveVolumes: true})
+	})
+	ended, failed := engine.ContainerWait(t.Context(), made.ID, container.WaitConditionNextExit)
+	if err := engine.ContainerStart(t.Context(), made.ID, container.StartOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	var status container.WaitResponse
+	select {
+	case status = <-ended:
+	case err := <-failed:
+		t.Fatal(err)
+	}
+	logs, err := engine.ContainerLogs(t.Context(), made.ID, container.LogsOptions{ShowStdout: true, ShowStderr: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer logs.Close()
+	var out strings.Builder
+	if _, err := stdcopy.StdCopy(&out, &out, logs); err != nil {
+		t.Fatal(err)
+	}
+	if status.StatusCode != 0 {
+		t.Fatalf("%q: exit code %d\n%s", config.Cmd, status.StatusCode, out.String())
+	}
+	return out.String()
+}
+
 // foreignContainer makes a container of the given name that has nothing to do
 // with any Caddy, and removes it at the end of the test.
 func foreignContainer(t testing.TB, name string) string {
