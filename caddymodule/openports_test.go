@@ -119,8 +119,8 @@ func TestPortsThatCannotBeServedSayWhatListens(t *testing.T) {
 	for port, row := range map[int]struct{ status, code int }{
 		7000: {404, 1014}, // listens, but was not declared
 		8000: {404, 1014}, // neither
-		9229: {503, 1109}, // was declared, and does not listen
-		6000: {503, 1109}, // was declared, and listens where nobody comes
+		9229: {503, 1110}, // was declared, and does not listen
+		6000: {503, 1110}, // was declared, and listens where nobody comes
 	} {
 		a := s.callURL(t, portHost(port, "manyport"), "/").expect(t, row.status, row.code)
 		if got := listening(t, a); !slices.Equal(got, want) || a.detail("port") != fmt.Sprint(port) || a.detail("complete") != "true" {
@@ -177,10 +177,10 @@ func TestStrangersDoNotHaveTheEngineAskedForPorts(t *testing.T) {
 
 func TestPublishedPortsLeadToTheDevServerAlone(t *testing.T) {
 	s := newServer(t)
-	for name, row := range map[string]struct {
-		proxy     string
-		addresses bool
-	}{"no address": {"", false}, "upstream published": {"upstream published", true}} {
+	for _, row := range []struct {
+		name, proxy string
+		addresses   bool // from then on
+	}{{"no address", "", false}, {"upstream published", "upstream published", true}} {
 		if row.addresses {
 			s.engine.GiveAddresses()
 		}
@@ -192,11 +192,11 @@ func TestPublishedPortsLeadToTheDevServerAlone(t *testing.T) {
 		s.answersAt(t, portHost(5174, "manyport"), "5174")
 		a := s.callURL(t, portHost(4000, "manyport"), "/").expect(t, http.StatusNotFound, 1014)
 		if !strings.Contains(a.Message, "published port") || a.detail("listening") != "" {
-			t.Errorf("%s: the answer is %s", name, a.raw)
+			t.Errorf("%s: the answer is %s", row.name, a.raw)
 		}
 		res := s.get(t, portHost(4000, "manyport"), "/", asBrowser)
 		if page := read(t, res); res.StatusCode != http.StatusNotFound || !strings.Contains(page, "published port") || strings.Contains(page, "<li>") {
-			t.Errorf("%s: the page is %d %s", name, res.StatusCode, page)
+			t.Errorf("%s: the page is %d %s", row.name, res.StatusCode, page)
 		}
 		s.call(t, http.MethodDelete, "/api/instances/manyport", "").expect(t, http.StatusOK, 0)
 	}

@@ -39,9 +39,12 @@ func (s *streamWriter) WriteHeader(status int) {
 	}
 	if s.upload != nil {
 		s.closeAfterwards(final && !s.upload.ended.Load())
-		defer s.closeAfterwards(!final)
 	}
 	s.ResponseWriterWrapper.WriteHeader(status)
+	// Of a final one the header is left alone: encode writes it later.
+	if s.upload != nil && !final {
+		s.closeAfterwards(true)
+	}
 }
 
 func (s *streamWriter) closeAfterwards(yes bool) {

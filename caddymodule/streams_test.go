@@ -57,8 +57,34 @@ func (c rawClient) head(t *testing.T) *http.Response {
 // all of it arrives. The sizes are on both sides of the 256 KiB that net/http
 // reads and throws away by default.
 func TestAnEarlyAnswerTakesNothingOfTheUpload(t *testing.T) {
-	s := startServer(t, config{})
-	s.create(t, "earlybird")
+	for name, sites := range map[string]string{
+		"plain": "",
+		// It holds the head of a response back until the body begins.
+		"with encode": "http://:{site} {\n encode\n sandbox_proxy\n }",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := startServer(t, config{sites: sites})
+			s.create(t, "earlybird")
+			answersEarly(t, s)
+		})
+	}
+}
+
+func TestStandbyStreamsAlike(t *testing.T) {
+	s := newStandby(t)
+	s.replace(t, routesText(fmt.Sprint("earlybird ", startDevServer(t, "earlybird"), " running")))
+	s.run(t, "encode\n"+standbySite)
+	s.serves(t, "earlybird", "hello from earlybird")
+	answersEarly(t, s.server)
+	events := s.get(t, hostOf("earlybird"), "/push/clock", http.Header{"Accept-Encoding": {"gzip"}})
+	if got := strings.Join(events.Header["Cache-Control"], ", "); got != "no-cache, no-transform" || events.Header.Get("Content-Encoding") != "" {
+		t.Errorf("events come with %v", events.Header)
+	}
+}
+
+// answersEarly asks the instance earlybird of s.
+func answersEarly(t *testing.T, s *server) {
+	t.Helper()
 	for _, size := range []int{1, 100 << 10, 1 << 20} {
 		for framing, frame := range map[string]func(body []byte) (header string, framed []byte){
 			"length": func(body []byte) (string, []byte) {
@@ -167,7 +193,7 @@ func TestOnlyAGETIsSentAgain(t *testing.T) {
 		return s.callAt(t, "http://"+hostOf("cutsoff1")+path, http.MethodPost, "once", nil)
 	}
 
-	post("/reset").expect(t, http.StatusBadGateway, 1110)
+	post("/reset").expect(t, http.StatusBadGateway, 1109)
 	if got := cuts(); got != "1" {
 		t.Errorf("a POST was sent %s times, want once", got)
 	}
@@ -192,7 +218,7 @@ func TestStaleConnectionsAreNotSeenByGETs(t *testing.T) {
 	}
 	read(t, s.get(t, hostOf("goesstale"), "/cuts", nil)) // leaves a connection at rest
 	read(t, s.get(t, hostOf("goesstale"), "/stale", nil))
-	s.callAt(t, "http://"+hostOf("goesstale")+"/count", http.MethodPost, "once", nil).expect(t, http.StatusBadGateway, 1110)
+	s.callAt(t, "http://"+hostOf("goesstale")+"/count", http.MethodPost, "once", nil).expect(t, http.StatusBadGateway, 1109)
 	if got := read(t, s.get(t, hostOf("goesstale"), "/cuts", nil)); got != "2" {
 		t.Errorf("%s connections were cut, want 2: the POST came once", got)
 	}

@@ -101,10 +101,11 @@ func (l *tlsLedger) open(log *zap.Logger) error {
 	l.mu.Lock()
 	l.opened, l.issued = now, issued
 	l.mu.Unlock()
-	if changed { // or they would be from the future at the next start as well
-		return l.write()
+	if !changed {
+		return nil
 	}
-	return nil
+	log.Warn("the count of certificates made on demand has some from the future: the clock was or is wrong; they count from now on")
+	return l.write() // or they would be from the future at the next start as well
 }
 
 // parseIssuances reads the file's bytes, of which there may be none. changed
@@ -126,7 +127,7 @@ func parseIssuances(data []byte, now time.Time) (issued []issuance, changed bool
 	issued = file.Certificates
 	for i := range issued {
 		if issued[i].At.After(now) {
-			issued[i].At, changed = now.Round(0), true
+			issued[i].At, changed = now.Round(0).UTC(), true
 		}
 	}
 	slices.SortStableFunc(issued, func(a, b issuance) int { return a.At.Compare(b.At) })
@@ -269,7 +270,7 @@ func (l *tlsLedger) forgetLocked(now time.Time) {
 
 // nowLocked is the time on the ledger's clock.
 func (l *tlsLedger) nowLocked() time.Time {
-	return l.opened.Add(time.Since(l.opened)).Round(0)
+	return l.opened.Add(time.Since(l.opened)).Round(0).UTC()
 }
 
 // write makes the present entries durable.

@@ -105,7 +105,7 @@ func (l *Lease) Learn(shown Mode) {
 		return
 	}
 	m := l.manager
-	m.log().Info("the dev server refused a request: requests are put to it in another way from now on",
+	m.log().Info("the dev server has shown what it is: requests are put to it accordingly from now on",
 		zap.String("prefix", l.Prefix), zap.Int("port", l.ContainerPort),
 		zap.String("dev", string(shown.Dev)), zap.String("host_header", string(shown.HostHeader)))
 	if l.ContainerPort != 0 {

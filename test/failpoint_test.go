@@ -80,7 +80,7 @@ var crashes = []crash{
 
 func TestEveryFailpointIsTried(t *testing.T) {
 	t.Parallel()
-	command := exec.Command(crashableCaddy(t))
+	command := exec.Command(plainCaddy(t))
 	command.Env = append(os.Environ(), "SANDBOX_FAILPOINT=list")
 	out, err := command.Output()
 	if err != nil {
@@ -110,27 +110,6 @@ func (k crash) name() string {
 	return name
 }
 
-// crashableCaddy is Caddy with failpoints; without SANDBOX_FAILPOINT they do
-// nothing. It has no race detector, for it is started hundreds of times.
-func crashableCaddy(t testing.TB) string {
-	t.Helper()
-	binary, err := buildCrashable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return binary
-}
-
-var buildCrashable = sync.OnceValues(func() (string, error) {
-	binary := filepath.Join(runDir, "caddy-failpoints")
-	cmd := exec.Command("go", "build", "-tags", "failpoints", "-o", binary, "./cmd/caddy")
-	cmd.Dir = ".."
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building cmd/caddy with failpoints: %w\n%s", err, out)
-	}
-	return binary, nil
-})
-
 // crashRun is one crash, in a Caddy of its own.
 type crashRun struct {
 	crash
@@ -144,7 +123,7 @@ func TestACrashAtAnyStep(t *testing.T) {
 		t.Run(crash.op+"/"+crash.point, func(t *testing.T) {
 			t.Parallel()
 			r := crashRun{
-				crash, startCaddy(t, options{Binary: crashableCaddy(t)}),
+				crash, startCaddy(t, options{Binary: plainCaddy(t)}),
 				fmt.Sprintf("crashed%02d", i), fmt.Sprintf("bystander%02d", i), fmt.Sprintf("sleeper%02d", i),
 			}
 			r.prepare(t)

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	loadTime        = 3 * time.Second
+	loadTime        = 2 * time.Second
 	loadConnections = 64
 )
 

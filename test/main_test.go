@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -89,6 +90,28 @@ func buildCaddy(binary string) error {
 	}
 	return nil
 }
+
+// plainCaddy is Caddy without the race detector, for tests that start it
+// hundreds of times, or send it gigabytes. It has failpoints, which do nothing
+// without SANDBOX_FAILPOINT.
+func plainCaddy(t testing.TB) string {
+	t.Helper()
+	binary, err := buildPlain()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return binary
+}
+
+var buildPlain = sync.OnceValues(func() (string, error) {
+	binary := filepath.Join(runDir, "caddy-plain")
+	cmd := exec.Command("go", "build", "-tags", "failpoints", "-o", binary, "./cmd/caddy")
+	cmd.Dir = ".."
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building cmd/caddy without the race detector: %w\n%s", err, out)
+	}
+	return binary, nil
+})
 
 func benchmarking() bool {
 	bench := flag.Lookup("test.bench")

@@ -44,9 +44,10 @@ func stateOfMany(t testing.TB, n int) (dir string) {
 func manyPrefix(i int) string { return fmt.Sprintf("oneofmany%05d", i) }
 
 // startCaddyOfMany starts a Caddy with n instances, one of which runs; the
-// others are stopped. Beside them it serves, at static.localhost, the same
-// container through a reverse_proxy that knows its address, and
-// nothing.localhost, where all is answered with 404.
+// others are stopped. Beside them it serves the same container at
+// static.localhost, through a reverse_proxy that knows its address, and at
+// tuned.localhost, where that keeps as many idle connections as sandbox_proxy;
+// and nothing.localhost, where all is answered with 404.
 func startCaddyOfMany(t testing.TB, n int, templates string) (c *caddyServer, running instanceView) {
 	t.Helper()
 	c = startCaddy(t, options{StateDir: stateOfMany(t, n-1), Sites: plainSite, Templates: templates})
@@ -55,12 +56,17 @@ func startCaddyOfMany(t testing.TB, n int, templates string) (c *caddyServer, ru
 		t.Fatalf("%d instances, want %d", total, n)
 	}
 	c.Sites += strings.ReplaceAll(`
-http://static.localhost {
-	reverse_proxy {address}
-}
-https://static.localhost {
+http://static.localhost, https://static.localhost {
 	tls internal
 	reverse_proxy {address}
+}
+http://tuned.localhost, https://tuned.localhost {
+	tls internal
+	reverse_proxy {address} {
+		transport http {
+			keepalive_idle_conns_per_host 512
+		}
+	}
 }
 http://nothing.localhost {
 	respond 404

@@ -121,8 +121,8 @@ func TestUndeclaredAndClosedPortsSayWhatListens(t *testing.T) {
 	for port, row := range map[int]struct{ status, code int }{
 		5000: {http.StatusNotFound, 1014},           // listens, undeclared
 		5001: {http.StatusNotFound, 1014},           // neither
-		3000: {http.StatusServiceUnavailable, 1109}, // declared, closed
-		4000: {http.StatusServiceUnavailable, 1109}, // declared, for the container alone
+		3000: {http.StatusServiceUnavailable, 1110}, // declared, closed
+		4000: {http.StatusServiceUnavailable, 1110}, // declared, for the container alone
 	} {
 		url := c.portURL(port, "closedport")
 		a, err := apiClient{base: url, http: c.visitor.client}.try(http.MethodGet, "/", nil)

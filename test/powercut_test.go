@@ -86,7 +86,7 @@ func untilPowerCut(t *testing.T, image string, after time.Duration) []*aLife {
 	t.Helper()
 	disk := mountImage(t, image)
 	c := prepareCaddy(t, options{
-		Binary: crashableCaddy(t), StateDir: disk, Ports: freeRange(1000), Templates: noContainers,
+		Binary: plainCaddy(t), StateDir: disk, Ports: freeRange(1000), Templates: noContainers,
 	})
 	c.mustStart(t)
 	var lives [8][]*aLife

@@ -13,7 +13,11 @@ import (
 	"time"
 )
 
-const staticHost = "static.localhost"
+// The sites that sandbox_proxy is compared with, see startCaddyOfMany.
+const (
+	staticHost = "static.localhost"
+	tunedHost  = "tuned.localhost"
+)
 
 // unlimited is the template of benchmarks: with as many processors as there
 // are, so that the container's limit is never met.
@@ -26,6 +30,8 @@ var unlimited = fmt.Sprintf("template web {\n image {image}\n port 8080\n cpus %
 //	x-10, x-10000          requests per second, as a multiple of the static one's
 //	x-p50-…, x-p99-…       time within which 50 and 99 of 100 requests were answered, likewise
 //	x-flat                 x-10000 as a multiple of x-10
+//	x-tuned, x-cpu-tuned   as x-10000 and x-cpu-10000, of a static one that keeps
+//	                       as many idle connections as sandbox_proxy does
 //	cpu-µs/req, x-cpu-…    processor time of Caddy for a request, which other
 //	                       programs on the machine change least
 //	allocs/req, B/req      what sandbox_proxy allocates for a request (with 10 000)
@@ -48,16 +54,17 @@ func BenchmarkProxy(b *testing.B) {
 				return func(b *testing.B) measured { return c.measure(b, host, kind.path, kind.http2) }
 			}
 			for b.Loop() {
-				got := inTurns(b, 7,
+				got := inTurns(b, 8,
 					run(small, one.Prefix+"."+domain), run(small, staticHost),
-					run(large, another.Prefix+"."+domain), run(large, staticHost))
-				compareProxies(b, got[0], got[1], got[2], got[3])
+					run(large, another.Prefix+"."+domain), run(large, staticHost),
+					run(large, tunedHost))
+				compareProxies(b, got[0], got[1], got[2], got[3], got[4])
 			}
 		})
 	}
 }
 
-func compareProxies(b *testing.B, small, smallStatic, large, largeStatic []measured) {
+func compareProxies(b *testing.B, small, smallStatic, large, largeStatic, tuned []measured) {
 	x := func(of func(measured) float64, ours, static []measured) float64 {
 		return median(each(ours, of)) / median(each(static, of))
 	}
@@ -68,7 +75,9 @@ func compareProxies(b *testing.B, small, smallStatic, large, largeStatic []measu
 	b.ReportMetric(x(rate, small, smallStatic), "x-10")
 	b.ReportMetric(x(rate, large, largeStatic), "x-10000")
 	b.ReportMetric(x(rate, large, largeStatic)/x(rate, small, smallStatic), "x-flat")
+	b.ReportMetric(x(rate, large, tuned), "x-tuned")
 	cpu := func(m measured) float64 { return m.cpu }
+	b.ReportMetric(x(cpu, large, tuned), "x-cpu-tuned")
 	b.ReportMetric(median(each(large, cpu)), "cpu-µs/req")
 	b.ReportMetric(median(each(large, func(m measured) float64 { return m.p50 })), "p50-ms")
 	b.ReportMetric(median(each(large, func(m measured) float64 { return m.p99 })), "p99-ms")

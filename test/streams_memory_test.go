@@ -5,8 +5,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -58,19 +56,6 @@ func TestGigabytesPassInConstantMemory(t *testing.T) {
 type zeroes struct{}
 
 func (zeroes) Read(p []byte) (int, error) { return len(p), nil }
-
-// plainCaddy builds Caddy without the race detector, which takes several times
-// the memory and the time.
-func plainCaddy(t testing.TB) string {
-	t.Helper()
-	binary := filepath.Join(t.TempDir(), "caddy")
-	cmd := exec.Command("go", "build", "-o", binary, "./cmd/caddy")
-	cmd.Dir = ".."
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("building cmd/caddy: %v\n%s", err, out)
-	}
-	return binary
-}
 
 // resetPeak forgets how much memory Caddy once had, and returns what it has.
 func (c *caddyServer) resetPeak(t testing.TB) (now int64) {

@@ -29,7 +29,7 @@ func BenchmarkWebSocket(b *testing.B) {
 		}
 	}
 	for b.Loop() {
-		got := inTurns(b, 7, run(made.Prefix+"."+domain), run(staticHost))
+		got := inTurns(b, 8, run(made.Prefix+"."+domain), run(staticHost))
 		rate := func(m measured) float64 { return m.perSecond }
 		p99 := func(m measured) float64 { return m.p99 }
 		cpu := func(m measured) float64 { return m.cpu }
