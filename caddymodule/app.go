@@ -180,7 +180,7 @@ func (a *App) Start() error {
 		a.useOrigins()
 	}
 	if httpApp, err := a.ctx.AppIfConfigured("http"); err == nil {
-		a.settings.OwnHosts = apiHosts(httpApp.(*caddyhttp.App).Servers)
+		a.settings.OwnHosts = append(apiHosts(httpApp.(*caddyhttp.App).Servers), hostnames(a.builders)...)
 	}
 	if err := a.startTLSAhead(); err != nil {
 		return err

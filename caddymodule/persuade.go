@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"cmp"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -32,6 +33,16 @@ func parseOrigins(texts []string) ([]string, error) {
 		origins = append(origins, origin)
 	}
 	return origins, nil
+}
+
+// hostnames are the names in origins.
+func hostnames(origins []string) (names []string) {
+	for _, origin := range origins {
+		if u, err := url.Parse(origin); err == nil {
+			names = append(names, u.Hostname())
+		}
+	}
+	return names
 }
 
 // checkOrigin refuses the pages of other sites. Dev servers do so themselves,
@@ -116,6 +127,9 @@ func (t *Transport) persuade(r *http.Request, port int) (*http.Response, error) 
 	mode := lease.Mode()
 	disguised, mask := devserver.Disguise(r, mode, port, vouched)
 	res, err := t.sendAs(disguised, mask, r)
+	if !lease.Learns() {
+		return res, err
+	}
 	better, refused := refusedBy(r, res, err)
 	if !refused {
 		if err == nil && mode.Dev == instance.DevAuto {

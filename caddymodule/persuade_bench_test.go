@@ -25,7 +25,7 @@ func BenchmarkCompatibility(b *testing.B) {
 	masked := template
 	masked.Dev = instance.DevVite
 	manager.Use(&instance.Settings{
-		Domain: testDomain, URL: "https://{prefix}.{domain}", Ports: instance.PortRange{First: first, Last: first + 1},
+		Domain: testDomain, URL: "https://{prefix}.{domain}", Ports: instance.PortRange{First: first, Last: first + 1}, PrefixLength: 16,
 		Templates: map[string]instance.Template{"auto": template, "vite": masked}, Log: zap.NewNop(),
 	})
 	if err := manager.Open(); err != nil {

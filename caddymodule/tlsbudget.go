@@ -83,10 +83,12 @@ func (h orderHandler) Handle(_ context.Context, event caddy.Event) error {
 	host, _ := event.Data["identifier"].(string)
 	renewal, _ := event.Data["renewal"].(bool)
 	switch {
-	case renewal || !h.app.isHost(host):
+	case renewal:
 		return nil
-	case event.Name() == "cert_failed":
+	case event.Name() == "cert_failed": // also of an instance that was deleted meanwhile
 		return h.app.engine.ledger.giveBack(host)
+	case !h.app.isHost(host):
+		return nil
 	}
 	if err := h.app.spend(host); err != nil {
 		// Without ErrNoRetry the handshake would wait, and ask again in a minute.

@@ -47,6 +47,9 @@ func TestTheBudgetCallsOrdersOff(t *testing.T) {
 		}
 	}
 
+	if err := ask("3000-" + hostOf("firstone")); err == nil {
+		t.Error("a stranger who counts through ports spends what all instances share")
+	}
 	third := hostOf("thirdone")
 	if err := ask(third); err != nil {
 		t.Errorf("%v: it may have a certificate in storage", err)

@@ -261,7 +261,7 @@ func (l *tlsLedger) usedLocked(budget *tlsBudget, now time.Time) (used int, unti
 
 // forgetLocked drops what no budget can count any more.
 func (l *tlsLedger) forgetLocked(now time.Time) {
-	drop := max(0, len(l.issued)+1-mostIssuances)
+	drop := max(0, len(l.issued)-mostIssuances)
 	for drop < len(l.issued) && now.Sub(l.issued[drop].At) >= longestWindow {
 		drop++
 	}

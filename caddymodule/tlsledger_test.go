@@ -268,6 +268,20 @@ func TestTheLedgerDoesNotGrowForEver(t *testing.T) {
 	}
 }
 
+func TestTheLargestBudgetIsABudgetToo(t *testing.T) {
+	l, budget := openLedger(t, t.TempDir()), budgetOf(t, "10000/week")
+	now := time.Now().Round(0)
+	for range mostIssuances - 1 {
+		l.issued = append(l.issued, issuance{"host", now})
+	}
+	if _, err := l.take("last", budget); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.take("toomany", budget); err == nil {
+		t.Error("one more than the budget was counted")
+	}
+}
+
 func TestNothingIsTakenBeforeTheFileIsRead(t *testing.T) {
 	l := newTLSLedger(t.TempDir())
 	if _, err := l.take("host", budgetOf(t, "1/week")); err == nil {

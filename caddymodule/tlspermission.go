@@ -44,10 +44,21 @@ func (p *TLSPermission) Provision(ctx caddy.Context) error {
 
 // CertificateAllowed implements caddytls.OnDemandPermission.
 func (p *TLSPermission) CertificateAllowed(_ context.Context, name string) error {
-	if !p.app.isHost(name) {
+	if !p.app.mayHave(name) {
 		return fmt.Errorf("%s is no host of an instance: %w", request.Shorten(name), caddytls.ErrPermissionDenied)
 	}
 	return p.app.mayOrder(name)
+}
+
+// mayHave reports whether name may have a certificate. Where these are counted,
+// ports that nobody declared have none: a stranger who counts through them
+// would spend what all instances share.
+func (a *App) mayHave(name string) bool {
+	if a.budget != nil {
+		return a.isHost(name)
+	}
+	target, ok := a.resolve(name)
+	return ok && a.manager().Certify(target.Prefix, target.Port)
 }
 
 // isHost reports whether name is a host that an instance is served at.

@@ -36,6 +36,8 @@ const (
 	idleConnsPerInstance = 512
 	idleConnTimeout      = 2 * time.Minute
 	tcpKeepAlive         = 30 * time.Second
+
+	maxResponseHeader = 256 << 10 // bytes; Node's own limit is 16 KiB
 )
 
 // Transport connects to instances: plain HTTP/1.1 to this host, never through
@@ -85,8 +87,10 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 		ResponseHeaderTimeout: cmp.Or(time.Duration(t.ResponseHeaderTimeout), defaultResponseHeaderTimeout),
 		ExpectContinueTimeout: expectContinueTimeout,
 		MaxIdleConnsPerHost:   idleConnsPerInstance,
-		IdleConnTimeout:       idleConnTimeout,
-		DisableCompression:    true, // the client's Accept-Encoding goes on as it is
+		// What runs in a container is not to fill the memory that all share.
+		MaxResponseHeaderBytes: maxResponseHeader,
+		IdleConnTimeout:        idleConnTimeout,
+		DisableCompression:     true, // the client's Accept-Encoding goes on as it is
 	}
 	return nil
 }

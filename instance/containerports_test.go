@@ -139,7 +139,7 @@ func TestFewUndeclaredPortsGetACertificate(t *testing.T) {
 		b.createWith("abcdefgh", template, []int{8080})
 		var allowed []int
 		for port := 1; port <= 65535; port++ {
-			if b.manager.Known("abcdefgh", port) {
+			if b.manager.Certify("abcdefgh", port) {
 				allowed = append(allowed, port)
 			}
 		}
@@ -155,10 +155,10 @@ func TestFewUndeclaredPortsGetACertificate(t *testing.T) {
 		if n := len(allowed) - len(declared); n != 16 {
 			t.Errorf("%s: %d undeclared ports have one, want 16", template, n)
 		}
-		if !b.manager.Known("abcdefgh", allowed[0]) || !b.manager.Known("abcdefgh", 0) {
+		if !b.manager.Certify("abcdefgh", allowed[0]) || !b.manager.Known("abcdefgh", 0) {
 			t.Errorf("%s: what had a certificate has none any more", template)
 		}
-		if b.manager.Known("whoknows", 3000) {
+		if b.manager.Certify("whoknows", 3000) {
 			t.Error("a port of no instance has one")
 		}
 	}

@@ -90,7 +90,7 @@ type entry struct {
 	leases     int
 	lastActive time.Time
 	lessons    map[int]lesson // by container port, zero for the dev server's
-	certified  []int          // undeclared ports whose hosts got a certificate: see Known
+	certified  []int          // undeclared ports whose hosts got a certificate: see Certify
 	look       *look          // the last one; nil: nobody has looked
 }
 
@@ -303,15 +303,27 @@ func (m *Manager) isOpen() error {
 
 // Known reports whether prefix is an instance that is not being deleted: from
 // its intent on, running or not. port is the container port that the host
-// names, zero if none. The TLS permission asks it.
+// names, zero if none; one that is not declared is unknown.
 func (m *Manager) Known(prefix string, port int) bool {
+	return m.known(prefix, func(e *entry) bool { return e.rec.declares(port) })
+}
+
+// Certify is Known, but takes undeclared ports too, the first few that it is
+// asked about. The TLS permission asks it.
+func (m *Manager) Certify(prefix string, port int) bool {
+	return m.known(prefix, func(e *entry) bool { return e.certifyLocked(port) })
+}
+
+// known asks about an instance that is not being deleted; false if there is
+// none.
+func (m *Manager) known(prefix string, about func(locked *entry) bool) bool {
 	e := m.lookup(prefix)
 	if e == nil {
 		return false
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.rec.Status != Deleting && !e.reserved && e.certifyLocked(port)
+	return e.rec.Status != Deleting && !e.reserved && about(e)
 }
 
 // Query selects instances for [Manager.List]; zero fields select all.

@@ -67,11 +67,17 @@ func (d Dev) hostHeader() HostHeader {
 	return HostPreserve
 }
 
-// lesson is what a refusal has shown, and at which start of the container.
+// lesson is what a dev server has shown, and at which start of the container.
 type lesson struct {
 	Mode
-	at string // key of the endpoint
+	at    string // key of the endpoint
+	turns int    // how often it changed its mind since then
 }
+
+// maxTurns is how often a server may change its mind in one run of its
+// container: an agent replaces it by another now and then, but none is to keep
+// us writing.
+const maxTurns = 8
 
 // maxLessons bounds what is remembered of ports besides the dev server's, for
 // where all of them are open.
@@ -83,6 +89,13 @@ func (l *Lease) Mode() Mode {
 	l.entry.mu.Lock()
 	defer l.entry.mu.Unlock()
 	return l.configured().With(l.entry.lessons[l.ContainerPort].Mode)
+}
+
+// Learns reports whether there is something to learn: the template leaves it
+// to what the dev server shows.
+func (l *Lease) Learns() bool {
+	dev := l.configured().Dev
+	return dev == "" || dev == DevAuto
 }
 
 // configured is what the template says. It speaks of the dev server: behind
@@ -98,8 +111,7 @@ func (l *Lease) configured() Mode {
 // Learn takes over what a refusal by the dev server showed, unless the
 // template says otherwise. It holds for later requests at once, and is made
 // durable in the background; that of a server behind another port is kept in
-// memory alone. A server can change its mind once for each start of its
-// container, so that none keeps us writing.
+// memory alone. See maxTurns.
 func (l *Lease) Learn(shown Mode) {
 	if !l.entry.learn(l.ContainerPort, l.configured(), shown) {
 		return
@@ -125,7 +137,7 @@ func (e *entry) learn(port int, configured, shown Mode) bool {
 	defer e.mu.Unlock()
 	old, known := e.lessons[port]
 	switch {
-	case e.gone || e.endpoint == nil || e.endpoint.key == old.at,
+	case e.gone || e.endpoint == nil || e.endpoint.key == old.at && old.turns >= maxTurns,
 		!known && len(e.lessons) > maxLessons,
 		configured.With(shown) == configured.With(old.Mode):
 		return false
@@ -133,7 +145,11 @@ func (e *entry) learn(port int, configured, shown Mode) bool {
 	if e.lessons == nil {
 		e.lessons = map[int]lesson{}
 	}
-	e.lessons[port] = lesson{shown, e.endpoint.key}
+	next := lesson{Mode: shown, at: e.endpoint.key, turns: 1}
+	if old.at == next.at {
+		next.turns = old.turns + 1
+	}
+	e.lessons[port] = next
 	return true
 }
 

@@ -11,6 +11,7 @@ main() {
 	local missing=()
 	have gcc || missing+=(gcc libc6-dev) # for the race detector
 	have strace || missing+=(strace)
+	have ip || missing+=(iproute2) # networks of the tests' own
 	have curl || missing+=(curl ca-certificates)
 	have_nginx || missing+=(nginx)
 	have_browser || missing+=("$(browser_package)")

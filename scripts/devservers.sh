@@ -7,7 +7,7 @@
 #	devservers.sh vite5 ...   these
 #
 # Node is an app, too: npm has it, and this machine's may be older than some of
-# the dev servers take.
+# the dev servers take. It is good enough for npm.
 set -euo pipefail
 umask 022 # the images' files are read by another user
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -35,9 +35,12 @@ tag_of() { echo "$image:$1-$(fingerprint "$apps/$1" "$apps/node" scripts/devserv
 
 have_image() { docker image inspect "$1" >/dev/null 2>&1; }
 
+need_npm() { have npm || apt_install npm; }
+
 build_node() {
 	local tag=$1 dir=$work/node node libc
 	say "building $tag"
+	need_npm
 	install_app $apps/node "$dir/npm" >/dev/null
 	node=$(echo "$dir"/npm/node_modules/node-linux-*/bin/node)
 	libc=$(libraries "$node" | grep '/libc\.so')
@@ -59,6 +62,7 @@ make_app() {
 build_app() {
 	local app=$1 base=$2 tag=$3 dir=$work/$1
 	say "building $tag"
+	need_npm
 	install_app "$apps/$app" "$dir/app" >/dev/null
 	printf 'FROM %s\nCOPY --chown=%s:%s app /app\n' "$base" $uid $uid >"$dir/Dockerfile"
 	quietly docker build --tag "$tag" "$dir"

@@ -40,6 +40,7 @@ build_on_public_node() {
 # the libraries it needs, busybox for the tools, and the app.
 build_on_own_node() {
 	local tag=$1 modules
+	have npm || die "please install Node.js 20.19 or newer with npm (https://nodejs.org)"
 	work=$(mktemp -d)
 	trap 'rm -rf "$work"' EXIT
 	install_app "$app" "$work/app"

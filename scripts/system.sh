@@ -20,7 +20,6 @@ fingerprint() {
 # No package runs anything here: this machine is not where they shall live.
 install_app() {
 	local app=$1 dir=$2 file
-	have npm || die "please install Node.js 20.19 or newer with npm (https://nodejs.org)"
 	while IFS= read -r -d '' file; do
 		install -D -m 644 "$file" "$dir/${file#"$app"/}"
 	done < <(app_files "$app")

@@ -222,10 +222,11 @@ func (v *visit) hydrates(spoiled func() bool) error {
 			return err
 		}
 		return poll(time.Second, func() error {
-			if got, err := v.shown("#counter"); err != nil || got == before {
-				return fmt.Errorf("clicks change nothing: %q (%v)", got, err)
+			got, err := v.shown("#counter")
+			if err == nil && got == before {
+				err = errors.New("clicks change nothing")
 			}
-			return nil
+			return err
 		})
 	})
 	if err != nil {

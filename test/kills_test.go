@@ -29,7 +29,7 @@ func TestKillsAtRandomMoments(t *testing.T) {
 	if soaking() {
 		kills = 1000
 	}
-	c := startCaddy(t, options{Binary: plainCaddy(t), Ports: freeRange(2000)})
+	c := startCaddy(t, options{Binary: plainCaddy(t), Ports: freeRange(1000)})
 	bystander := c.admin.create(t, createRequest{Prefix: "neverkilled"})
 	before := c.stateOf(t, bystander.Prefix)
 	var all []*caller

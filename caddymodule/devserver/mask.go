@@ -143,7 +143,7 @@ func (m Mask) back(value, proto, host string) string {
 		if !found || rest != "" && strings.IndexByte("/?#", rest[0]) < 0 {
 			continue
 		}
-		if before != "" && !strings.HasSuffix(strings.ToLower(before), "url=") {
+		if before != "" && !strings.HasSuffix(strings.ToLower(strings.TrimRight(before, ` '"`)), "url=") {
 			continue // it is but a part of another URL
 		}
 		if scheme == "//" {

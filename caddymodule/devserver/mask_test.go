@@ -160,6 +160,7 @@ func TestUndo(t *testing.T) {
 		{"Content-Location", "http://localhost:5174/a", here + "/a"},
 		{"Refresh", "0; url=http://localhost:5174/a", "0; url=" + here + "/a"},
 		{"Refresh", "0;URL=/a", "0;URL=/a"},
+		{"Refresh", "0; url='http://localhost:5174/a'", "0; url='" + here + "/a'"},
 		{"Set-Cookie", "a=b; Domain=localhost; Path=/", "a=b; Domain=" + public + "; Path=/"},
 		{"Set-Cookie", "a=b;domain=.LOCALHOST;Secure", "a=b; Domain=" + public + ";Secure"},
 		{"Set-Cookie", "a=localhost; Path=/", "a=localhost; Path=/"},

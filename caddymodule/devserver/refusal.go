@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
@@ -36,12 +37,11 @@ func Refused(r *http.Request, res *http.Response) (better instance.Mode, refused
 	if !mayRefuse(res) {
 		return instance.Mode{}, false
 	}
-	start, err := readRefusal(res.Body)
-	res.Body = resumed(start, err, res.Body)
-	if !errors.Is(err, io.EOF) {
-		return instance.Mode{}, false
-	}
-	switch text := string(start); {
+	l := look(res.Body)
+	res.Body = l
+	text, whole := l.within(lookTime)
+	switch {
+	case !whole:
 	case text == webpackRefusal:
 		return webpackMode, true
 	case res.StatusCode == http.StatusOK:
@@ -57,6 +57,48 @@ func Refused(r *http.Request, res *http.Response) (better instance.Mode, refused
 // nothing: it has accepted its client's socket, which tells.
 func Recognised(r *http.Request, res *http.Response) (instance.Dev, bool) {
 	return instance.DevVite, res.StatusCode == http.StatusSwitchingProtocols && subprotocol(r.Header) == viteHMR
+}
+
+// lookTime is how long the head of a response waits for a body that may be a
+// refusal: dev servers write both at once.
+const lookTime = time.Second
+
+// looked is a body of which the start was read already, or is just being read.
+type looked struct {
+	io.Closer
+	done  chan struct{} // closed when that is over; then the following are set
+	start []byte
+	err   error // what the reading ended with
+	rest  io.Reader
+}
+
+// look begins to read a body that may be a refusal. It ends with the body at
+// the latest.
+func look(body io.ReadCloser) *looked {
+	l := &looked{Closer: body, done: make(chan struct{})}
+	go func() {
+		defer close(l.done)
+		l.start, l.err = readRefusal(body)
+		l.rest = resumed(l.start, l.err, body)
+	}()
+	return l
+}
+
+// within returns the text, if the body has ended by then and may be a refusal.
+func (l *looked) within(limit time.Duration) (text string, whole bool) {
+	patience := time.NewTimer(limit)
+	defer patience.Stop()
+	select {
+	case <-l.done:
+		return string(l.start), errors.Is(l.err, io.EOF)
+	case <-patience.C:
+		return "", false
+	}
+}
+
+func (l *looked) Read(p []byte) (int, error) {
+	<-l.done
+	return l.rest.Read(p)
 }
 
 // readRefusal reads a body to its end, for as long as it looks like a refusal:
@@ -94,15 +136,11 @@ func mayRefuse(res *http.Response) bool {
 }
 
 // resumed is a body of which start was read already, up to err.
-func resumed(start []byte, err error, rest io.ReadCloser) io.ReadCloser {
-	then := io.Reader(rest)
+func resumed(start []byte, err error, rest io.Reader) io.Reader {
 	if err != nil {
-		then = ended{err}
+		rest = ended{err}
 	}
-	return struct {
-		io.Reader
-		io.Closer
-	}{io.MultiReader(bytes.NewReader(start), then), rest}
+	return io.MultiReader(bytes.NewReader(start), rest)
 }
 
 // ended is the rest of a body that was read to err.

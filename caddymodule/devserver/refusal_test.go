@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
+	"time"
 
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
@@ -83,6 +85,35 @@ func TestAStreamIsNotWaitedFor(t *testing.T) {
 	if _, err := io.ReadFull(res.Body, got); err != nil || string(got) != "event: no\n\n" {
 		t.Errorf("the client gets %q, %v", got, err)
 	}
+}
+
+// An app may send the head of a 403 and think about the rest.
+func TestAHeadIsNotWithheld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		body, app := io.Pipe()
+		res := response(403, "")
+		res.ContentLength, res.Body = -1, body
+		begun := time.Now()
+		if _, refused := Refused(request("/"), res); refused {
+			t.Error("silence was taken for a refusal")
+		}
+		if took := time.Since(begun); took != lookTime {
+			t.Errorf("the head waited for %s", took)
+		}
+		go func() {
+			_, _ = io.WriteString(app, webpackRefusal)
+			app.Close()
+		}()
+		if text, err := io.ReadAll(res.Body); string(text) != webpackRefusal || err != nil {
+			t.Errorf("the client gets %q, %v", text, err)
+		}
+
+		silent, never := io.Pipe()
+		defer never.Close()
+		res.Body = silent
+		_, _ = Refused(request("/"), res)
+		res.Body.Close() // the client leaves: synctest sees to it that nobody reads on
+	})
 }
 
 func TestABodyThatBreaksOffBreaksOffForTheClient(t *testing.T) {
