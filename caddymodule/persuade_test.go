@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -323,22 +322,4 @@ func (s *server) record(t *testing.T, prefix string) map[string]any {
 		t.Fatal(err)
 	}
 	return state.Instances[prefix]
-}
-
-// do sends a request with a body.
-func (s *server) do(t *testing.T, method, host, path string, header http.Header, body string) *http.Response {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+host+path, io.NopCloser(strings.NewReader(body)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if header != nil {
-		req.Header = header
-	}
-	res, err := s.client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { res.Body.Close() })
-	return res
 }

@@ -317,7 +317,18 @@ func (s *server) create(t *testing.T, prefix string) instance.Instance {
 // get asks a site for a page.
 func (s *server) get(t *testing.T, host, path string, header http.Header) *http.Response {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+host+path, nil)
+	return s.send(t, http.MethodGet, host, path, header, nil)
+}
+
+// do sends a request with a body, which comes in chunks.
+func (s *server) do(t *testing.T, method, host, path string, header http.Header, body string) *http.Response {
+	t.Helper()
+	return s.send(t, method, host, path, header, io.NopCloser(strings.NewReader(body)))
+}
+
+func (s *server) send(t *testing.T, method, host, path string, header http.Header, body io.Reader) *http.Response {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+host+path, body)
 	if err != nil {
 		t.Fatal(err)
 	}

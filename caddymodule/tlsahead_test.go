@@ -23,7 +23,7 @@ func TestCertificatesAreMadeAheadFewAtATime(t *testing.T) {
 		}
 		m := newAheadMaker(func(_ context.Context, host string) {
 			count(+1)
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) // of the bubble's clock, as all here
 			count(-1)
 			mu.Lock()
 			made = append(made, host)

@@ -81,7 +81,7 @@ func TestTheWindowOfTheBudgetSlides(t *testing.T) {
 		if used, err := l.take("first", budget); used != 1 || err != nil {
 			t.Fatalf("%d used, %v", used, err)
 		}
-		time.Sleep(40 * time.Minute)
+		time.Sleep(40 * time.Minute) // of the bubble's clock, as all here
 		l.takes(t, budget, 1)
 		_, err := l.take("third", budget)
 		refused, ok := errors.AsType[*spentError](err)

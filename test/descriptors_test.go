@@ -22,7 +22,7 @@ import (
 func TestMoreWebSocketsThanDescriptors(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("prlimit"); err != nil {
-		t.Skip("needs prlimit")
+		t.Skip("needs prlimit, to give Caddy few file descriptors")
 	}
 	const descriptors, clients, spare = 256, 500, 64
 	c := startCaddy(t, options{Wrap: []string{"prlimit", fmt.Sprintf("--nofile=%d:%d", descriptors, descriptors)}})

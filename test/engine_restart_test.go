@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -36,7 +37,8 @@ type ownEngine struct {
 
 // foreignBridge makes a bridge with the machine's engine, for another one to
 // use. An engine without any, by --bridge none, would remove docker0, which
-// is the machine's.
+// is the machine's; and so would one with --default-address-pool, when it
+// starts again.
 func foreignBridge(t testing.TB) (name string) {
 	t.Helper()
 	name = fmt.Sprintf("sbt%d", os.Getpid())
@@ -62,6 +64,13 @@ func startOwnEngine(t testing.TB) *ownEngine {
 	if _, err := exec.LookPath("dockerd"); err != nil {
 		t.Skip("needs dockerd, to run an engine that may be restarted")
 	}
+	if _, err := net.InterfaceByName("docker0"); err == nil {
+		t.Cleanup(func() {
+			if _, err := net.InterfaceByName("docker0"); err != nil {
+				t.Errorf("the bridge of the machine's engine was removed: %v", err)
+			}
+		})
+	}
 	e := &ownEngine{dir: filepath.Dir(socketPath(t)), bridge: foreignBridge(t)}
 	var err error
 	if e.Client, err = client.NewClientWithOpts(client.WithHost(e.endpoint()), client.WithAPIVersionNegotiation()); err != nil {
@@ -85,7 +94,7 @@ func (e *ownEngine) start(t testing.TB) {
 	defer log.Close()
 	cmd := exec.Command("dockerd", "--host", e.endpoint(), "--pidfile", filepath.Join(e.dir, "docker.pid"),
 		"--exec-root", filepath.Join(e.dir, "run"), "--data-root", filepath.Join(e.dir, "data"),
-		"--bridge", e.bridge, "--iptables=false", "--ip6tables=false", "--default-address-pool", "base=10.213.0.0/16,size=24")
+		"--bridge", e.bridge, "--iptables=false", "--ip6tables=false")
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -28,10 +28,11 @@ func TestAPowerCutKeepsWhatWasAnswered(t *testing.T) {
 	if soaking() {
 		cuts = 30
 	}
+	ports := freeRange(1000) // of one Caddy after the other
 	puts, drops := 0, 0
 	for cut := range cuts {
 		image := filepath.Join(t.TempDir(), "disk")
-		calls := untilPowerCut(t, image, rand.N(time.Second))
+		calls := untilPowerCut(t, image, ports, rand.N(time.Second))
 		after := readCopy(t, image)
 		for _, c := range calls {
 			kept, isThere := after.Instances[c.prefix]
@@ -82,11 +83,11 @@ type aLife struct {
 
 // untilPowerCut has Caddy create and delete for a while, with its state on
 // image, and leaves image as a power cut would.
-func untilPowerCut(t *testing.T, image string, after time.Duration) []*aLife {
+func untilPowerCut(t *testing.T, image string, ports portRange, after time.Duration) []*aLife {
 	t.Helper()
 	disk := mountImage(t, image)
 	c := prepareCaddy(t, options{
-		Binary: plainCaddy(t), StateDir: disk, Ports: freeRange(1000), Templates: noContainers,
+		Binary: plainCaddy(t), StateDir: disk, Ports: ports, Templates: noContainers,
 	})
 	c.mustStart(t)
 	var lives [8][]*aLife

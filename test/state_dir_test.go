@@ -95,7 +95,7 @@ func TestAFullDiskStopsNothingThatRuns(t *testing.T) {
 func TestALimitOfFileSizesStopsNothingThatRuns(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("prlimit"); err != nil {
-		t.Skip("needs prlimit")
+		t.Skip("needs prlimit, to bound the size of files")
 	}
 	c := startCaddy(t, options{Wrap: []string{"prlimit", "--fsize=65536:65536"}})
 	env := map[string]string{"BALLAST": strings.Repeat("x", 25<<10)}
