@@ -102,6 +102,7 @@ type App struct {
 
 	ctx        caddy.Context
 	settings   *instance.Settings // complete but for the URL, which Start may have to find
+	edges      map[string]edge    // by template
 	dockerHost string             // Docker, expanded
 	engine     *engine
 	hooks      []*hook

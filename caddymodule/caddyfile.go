@@ -65,6 +65,12 @@ func init() {
 //	        on_idle              stop|pause|delete
 //	        ttl                  <duration>|never
 //	        delete_after_stopped <duration>|never
+//
+//	        wake               navigate|any|authenticated|never
+//	        hold               <duration>
+//	        websocket_activity data|open|none
+//	        page_logs          authenticated|anyone|nobody
+//	        pages              <folder>
 //	    }
 //	    reload_hook {
 //	        signal   <name> <pid file>
@@ -153,6 +159,12 @@ func (t *Template) words() words {
 		"on_idle":              textWord(&t.OnIdle),
 		"ttl":                  spanWord(&t.TTL),
 		"delete_after_stopped": spanWord(&t.DeleteAfterStopped),
+
+		"wake":               textWord(&t.Wake),
+		"hold":               givenDurationWord(&t.Hold),
+		"websocket_activity": textWord(&t.WebSocketActivity),
+		"page_logs":          textWord(&t.PageLogs),
+		"pages":              textWord(&t.Pages),
 	}
 }
 

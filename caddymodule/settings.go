@@ -64,8 +64,12 @@ func (a *App) makeSettings(expand expander) (*instance.Settings, error) {
 	if err := checkURL(s.URL); err != nil {
 		return nil, fmt.Errorf("url: %w", err)
 	}
+	a.edges = make(map[string]edge, len(a.Templates))
 	for name, t := range a.Templates {
 		if s.Templates[name], err = t.make(name, a.Defaults, expand); err != nil {
+			return nil, fmt.Errorf("template %q: %w", name, err)
+		}
+		if a.edges[name], err = t.edge(a.Defaults, expand); err != nil {
 			return nil, fmt.Errorf("template %q: %w", name, err)
 		}
 	}

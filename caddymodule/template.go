@@ -110,6 +110,35 @@ type Template struct {
 	// How long after it stopped, failed or was paused an instance is deleted.
 	// Default: 0, never.
 	DeleteAfterStopped *caddy.Duration `json:"delete_after_stopped,omitempty"`
+
+	// Whose requests start an instance that sleeps, because it was idle or
+	// Docker was restarted: `navigate`: people who open a page, and calls of
+	// those whom Caddy has authenticated; `any`: those and all other calls;
+	// `authenticated`: only people and calls that Caddy has authenticated, as
+	// `basic_auth` before the proxy does (`{http.auth.user.id}` is set);
+	// `never`: nobody's, so only the API does. Icons, robots, previews of links,
+	// monitors, HEAD, WebSockets and the pings of pages that were left open
+	// never do. Nobody wakes an instance that was stopped by a call. Default:
+	// `navigate`.
+	Wake string `json:"wake,omitempty"`
+
+	// How long a call waits while its instance starts, before it is answered
+	// with 503; 0 to `10m`. Pages are shown at once. Default: `30s`.
+	Hold *caddy.Duration `json:"hold,omitempty"`
+
+	// What about an open WebSocket uses its instance: `data`: what passes over
+	// it, in either direction, but for the keep-alives of dev servers and of the
+	// protocol; `open`: that it is open; `none`: nothing. Default: `data`.
+	WebSocketActivity string `json:"websocket_activity,omitempty"`
+
+	// Who sees the last lines of the log of an instance on the pages that are
+	// shown while it starts and after it failed: `authenticated`, those whom
+	// Caddy has authenticated; `anyone`; or `nobody`. Default: `authenticated`.
+	PageLogs string `json:"page_logs,omitempty"`
+
+	// A folder of pages to show in place of the built-in ones: see the manual on
+	// their names and what they may use. Default: none.
+	Pages string `json:"pages,omitempty"`
 }
 
 // minMemory is Docker's own: with less it refuses to make a container.

@@ -110,13 +110,24 @@ func sizeWord(into *int64) word {
 }
 
 func durationWord(into *caddy.Duration) word {
-	return oneValue(into, func(s string) (caddy.Duration, error) {
-		duration, err := caddy.ParseDuration(s)
-		if err != nil {
-			return 0, fmt.Errorf("%q is not a duration: write it like 60s", s)
-		}
-		return caddy.Duration(duration), nil
+	return oneValue(into, parseDuration)
+}
+
+// givenDurationWord is for a duration that may be 0, which is not the same as
+// none.
+func givenDurationWord(into **caddy.Duration) word {
+	return oneValue(into, func(s string) (*caddy.Duration, error) {
+		d, err := parseDuration(s)
+		return &d, err
 	})
+}
+
+func parseDuration(s string) (caddy.Duration, error) {
+	d, err := caddy.ParseDuration(s)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a duration: write it like 60s", s)
+	}
+	return caddy.Duration(d), nil
 }
 
 // oneOf is a word whose value is one of allowed.
