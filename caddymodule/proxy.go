@@ -78,7 +78,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	lease, err := h.lease(r, target)
 	if err != nil {
-		h.turnAway(w, r, prefix, err)
+		h.turnAway(w, r, h.withOpenPorts(r, prefix, err))
 		return nil
 	}
 	defer lease.Release()
@@ -96,7 +96,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	defer done()
 	err = next.ServeHTTP(w, r)
 	if failed, ok := explainFailure(r, prefix, err, h.get, h.app.settings.Log); ok {
-		h.turnAway(w, r, prefix, h.explainPort(r, lease, failed))
+		h.turnAway(w, r, h.explainPort(r, lease, failed))
 		return nil
 	}
 	return err

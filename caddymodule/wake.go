@@ -158,11 +158,11 @@ func errLeaving() error {
 // turnAway answers a request that reaches no dev server. To the pages of Vite up
 // to 5 any answer to a ping says that their server is back: they would load
 // again, which is a visit, and so wake what sleeps. They get none.
-func (h *Handler) turnAway(w http.ResponseWriter, r *http.Request, prefix string, err error) {
+func (h *Handler) turnAway(w http.ResponseWriter, r *http.Request, err error) {
 	if visit.Of(r) == visit.Ping && !beginsStream(r) && failures[instance.KindOf(err)].status >= http.StatusInternalServerError {
 		panic(http.ErrAbortHandler)
 	}
-	refuse(w, r, h.withOpenPorts(r, prefix, err), h.app.settings.Log)
+	refuse(w, r, err, h.app.settings.Log)
 }
 
 // endsWaits has the requests that wait for an instance of a end with the process.
