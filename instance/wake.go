@@ -231,10 +231,16 @@ func (m *Manager) giveUp(e *entry, op *operation, err error) {
 	close(op.done)
 }
 
-// startForVisitors is start. One that did not begin, and left e asleep, would
-// be tried again by the next visitor: it is held back as one that failed.
+// startForVisitors is start. What is ready counts as used, so that it does not
+// fall asleep again before they are served. A start that did not begin, and left
+// e asleep, would be tried again by the next visitor: it is held back as one
+// that failed.
 func (m *Manager) startForVisitors(ctx context.Context, e *entry, op *operation) error {
 	err := m.start(ctx, e, op)
+	if err == nil {
+		e.touch()
+		return nil
+	}
 	switch KindOf(err) {
 	case EngineFailed, PortTaken, ImageMissing, Timeout, StateFailed, DiskFull:
 	default: // an engine that is down says so at once
