@@ -117,6 +117,7 @@ func New(dir string, openRuntime func(owner string) (Runtime, error)) *Manager {
 // configuration changes.
 func (m *Manager) Use(s *Settings) {
 	old := m.settings.Swap(s)
+	m.sweepSoon() // templates may end instances otherwise
 	if old == nil || old.Domain == s.Domain {
 		return
 	}
