@@ -51,6 +51,8 @@ var (
 	brokenPage   = pageText{Title: "No answer", Text: "The dev server of this sandbox closed the connection before it answered."}
 	silentPage   = pageText{Title: "No answer yet", Text: "This sandbox runs, but its dev server does not answer yet. The page loads again by itself.", Refresh: 2}
 	busyPage     = pageText{Title: "Too much at once", Text: "This server has as many connections as it can. The page loads again by itself.", Refresh: 10}
+	tooOftenPage = pageText{Title: "Too many starts", Text: "Sandboxes were started too often from here, or this one was. The page loads again by itself.", Refresh: 10}
+	downPage     = pageText{Title: "Not now", Text: "This server cannot start sandboxes at the moment. The page loads again by itself.", Refresh: 10}
 	noRoutesPage = pageText{Title: "Not ready", Text: "This proxy does not know its sandboxes yet. The page loads again by itself.", Refresh: 2}
 	foreignPage  = pageText{Title: "Not from here", Text: "A page of another site sent you here, which this sandbox does not take. Open its address yourself."}
 	startingPage = pageText{Title: "Starting", Text: "This sandbox is starting. The page loads again by itself.", Refresh: 2}
@@ -81,6 +83,10 @@ func pageFor(e *instance.Error) (pageText, bool) {
 		return noRoutesPage, true
 	case instance.Overloaded:
 		return busyPage, true
+	case instance.RateLimited:
+		return tooOftenPage, true
+	case instance.EngineDown:
+		return downPage, true
 	case instance.NotRunning:
 		status, _ := e.Details["status"].(instance.Status)
 		page, ok := statusPages[status]

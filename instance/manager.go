@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 )
 
 // Settings are the part of a configuration that a [Manager] works by. They are
@@ -86,7 +87,9 @@ type entry struct {
 	reserved   bool       // the intent is not durable yet
 	gone       bool       // no longer in the table
 	crashes    crashLoop
-	waiters    int // visitors that wait for it to wake
+	waking     *operation    // a start for visitors, before it has the slot
+	waiters    int           // visitors that wait for a start
+	wakes      *rate.Limiter // of such starts; nil: there was none
 	leases     int
 	lastActive time.Time
 	lessons    map[int]lesson // by container port, zero for the dev server's

@@ -482,11 +482,13 @@ func (m *Manager) doOn(ctx context.Context, e *entry, a action) error {
 	name, do := m.operationFor(a)
 	op := newOperation(ctx, name, WaitReady)
 	if holder, _ := e.tryClaim(op); holder != op {
-		return nil // somebody else is at it, and knows better
+		m.lookAgain(e, a.prefix) // somebody else is at it, and knows better
+		return nil
 	}
 	switch {
 	case e.record() != a.was:
 		m.finish(e, op, busy(e.record())) // a caller may have joined it
+		m.lookAgain(e, a.prefix)
 		return nil
 	case do == nil:
 		err := m.save(e, a.next)
@@ -495,6 +497,18 @@ func (m *Manager) doOn(ctx context.Context, e *entry, a action) error {
 	}
 	m.run(e, op, func(ctx context.Context) error { return do(ctx, e, op) })
 	return nil
+}
+
+// lookAgain has e looked at once nobody is at it: what was decided about it came
+// to nothing, and there may be no other event.
+func (m *Manager) lookAgain(e *entry, prefix string) {
+	e.mu.Lock()
+	held := e.op != nil
+	e.missed = e.missed || held
+	e.mu.Unlock()
+	if !held {
+		m.notify(Event{Prefix: prefix})
+	}
 }
 
 // operationFor is the operation that a asks for, and the log's word for it. A
