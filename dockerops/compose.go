@@ -40,10 +40,11 @@ func (c *Client) Projection() instance.Projection {
 }
 
 // composeBlock is the service of one record, indented as it stands in the
-// file; nil for one that is being deleted. An adopted container is not
-// Compose's to make: `docker compose up` would make a second one for its port.
+// file; nil for one that is being deleted, and for a spare, which has its
+// service once it is an instance's. An adopted container is not Compose's to
+// make: `docker compose up` would make a second one for its port.
 func (c *Client) composeBlock(rec instance.Record) ([]byte, error) {
-	if rec.Status == instance.Deleting || rec.Adopted {
+	if rec.Status == instance.Deleting || rec.Adopted || rec.IsSpare() {
 		return nil, nil
 	}
 	file, err := withDomains(c.serviceProject(rec.Spec), rec.Domains).MarshalYAML()
@@ -87,7 +88,7 @@ func (c *Client) newComposeFrame() (composeFrame, error) {
 }
 
 func (c *Client) serviceProject(spec instance.Spec) *types.Project {
-	return &types.Project{Services: types.Services{spec.Prefix: c.service(spec)}}
+	return &types.Project{Services: types.Services{spec.BornFor(): c.service(spec)}}
 }
 
 func (c *Client) networkProject() *types.Project {
@@ -107,8 +108,8 @@ func (c *Client) networkProject() *types.Project {
 // adds by itself.
 func (c *Client) service(spec instance.Spec) types.ServiceConfig {
 	return types.ServiceConfig{
-		Name:          spec.Prefix,
-		ContainerName: instance.ContainerName(spec.Prefix),
+		Name:          spec.BornFor(),
+		ContainerName: instance.ContainerName(spec.BornFor()),
 		Image:         literal(spec.Image),
 		PullPolicy:    string(pullPolicy(spec.Pull)),
 		Command:       literals(spec.Command),
@@ -183,7 +184,7 @@ func (c *Client) serviceHash(ctx context.Context, spec instance.Spec) (string, e
 	if err != nil {
 		return "", err
 	}
-	service := project.Services[spec.Prefix]
+	service := project.Services[spec.BornFor()]
 	// Compose 2.40 leaves out these and build, deploy.replicas, depends_on and
 	// profiles, which we never write (pkg/compose/hash.go).
 	service.PullPolicy = ""
