@@ -120,6 +120,9 @@ func (m *Manager) tend(s *Settings) time.Duration {
 		}
 		for ; kept[name] < t.Pool && m.pools.fills.Load() < parallelFills; kept[name]++ {
 			m.addSpare(name, t, s)
+			if m.pools.lastError(name) != "" {
+				break // one will tell
+			}
 		}
 	}
 	return pause
