@@ -40,18 +40,34 @@ func (c *Client) Projection() instance.Projection {
 }
 
 // composeBlock is the service of one record, indented as it stands in the
-// file; nil for one that is being deleted, and for a spare, which has its
-// service once it is an instance's. An adopted container is not Compose's to
-// make: `docker compose up` would make a second one for its port.
+// file; nil for one that is being deleted. An adopted container is not
+// Compose's to make: `docker compose up` would make a second one for its port.
 func (c *Client) composeBlock(rec instance.Record) ([]byte, error) {
-	if rec.Status == instance.Deleting || rec.Adopted || rec.IsSpare() {
+	if rec.Status == instance.Deleting || rec.Adopted {
 		return nil, nil
 	}
-	file, err := withDomains(c.serviceProject(rec.Spec), rec.Domains).MarshalYAML()
+	project := withDomains(c.serviceProject(rec.Spec), rec.Domains)
+	if rec.IsSpare() {
+		project = inProfile(project, poolProfile)
+	}
+	file, err := project.MarshalYAML()
 	if err != nil {
 		return nil, fmt.Errorf("encoding the Compose service of %s: %w", rec.Prefix, err)
 	}
 	return bytes.TrimPrefix(file, []byte("services:\n")), nil
+}
+
+// poolProfile is that of spares, which nobody enables: `docker compose up` does
+// not make them. Without a service they would be orphans, which it warns of.
+// Like the domains, a profile does not count in Compose's hash.
+const poolProfile = "pool"
+
+func inProfile(project *types.Project, profile string) *types.Project {
+	for name, service := range project.Services {
+		service.Profiles = []string{profile}
+		project.Services[name] = service
+	}
+	return project
 }
 
 // withDomains notes custom hosts beside the one service of project. They may
