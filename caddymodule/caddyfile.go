@@ -59,6 +59,7 @@ func init() {
 //	        pids    <number>
 //	        ready   <duration>
 //	        inject  all|env|none
+//	        pool    <number>
 //	        dev         auto|vite|next|webpack|none
 //	        host_header auto|preserve|localhost
 //
@@ -153,6 +154,7 @@ func (t *Template) words() words {
 		"pids":    intWord(&t.Pids),
 		"ready":   durationWord(&t.Ready),
 		"inject":  textWord(&t.Inject),
+		"pool":    countWord(&t.Pool),
 
 		"dev":         textWord(&t.Dev),
 		"host_header": textWord(&t.HostHeader),

@@ -112,6 +112,12 @@ func mayFollow(old, a *App) error {
 		}
 		return nil
 	}
+	for template, pool := range old.manager().Pools() {
+		if pool.Ready > 0 {
+			return fmt.Errorf("state_dir cannot change from %s to %s while the template %s has a pool: take the word pool out first",
+				old.engine.dir, a.engine.dir, template)
+		}
+	}
 	page, err := old.manager().List(instance.Query{Limit: 1})
 	if err != nil {
 		return err

@@ -53,6 +53,7 @@ func (m *Manager) power(ctx context.Context, prefix, name string, wait Wait, do 
 		}
 	}
 	op := newOperation(ctx, name, wait)
+	op.brief.Store(name == "update")
 	holder, err := m.claim(ctx, e, op)
 	if err != nil {
 		return Instance{}, err

@@ -255,3 +255,43 @@ func TestAWakeOutlivesItsVisitor(t *testing.T) {
 	close(goOn)
 	b.awaitStatus("abcdefgh", instance.Running, "")
 }
+
+// Changes of one instance wait for each other: none is refused, none is lost.
+func TestConcurrentUpdatesAllHappen(t *testing.T) {
+	b := newBench(t, 1)
+	b.create("napbox01")
+	var wg sync.WaitGroup
+	for _, change := range []func(*instance.Lifetime){
+		func(l *instance.Lifetime) { l.TTL = new(instance.Duration(time.Hour)) },
+		func(l *instance.Lifetime) { l.IdleTimeout = new(instance.Duration(2 * time.Hour)) },
+		func(l *instance.Lifetime) { l.DeleteAfterStopped = new(instance.Duration(3 * time.Hour)) },
+		func(l *instance.Lifetime) { l.OnIdle = new(instance.IdlePause) },
+	} {
+		wg.Go(func() {
+			if _, err := b.manager.Update(t.Context(), "napbox01", change); err != nil {
+				t.Errorf("updating: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	got, err := b.manager.Get("napbox01")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.TTL != instance.Duration(time.Hour) || got.IdleTimeout != instance.Duration(2*time.Hour) ||
+		got.DeleteAfterStopped != instance.Duration(3*time.Hour) || got.OnIdle != instance.IdlePause {
+		t.Errorf("after four changes: %+v", got)
+	}
+}
+
+func TestNewSettingsEndInstancesThatExist(t *testing.T) {
+	b := newBench(t, 1)
+	b.create("napbox01")
+	settings := b.settings()
+	for name, template := range settings.Templates {
+		template.IdleTimeout = new(short)
+		settings.Templates[name] = template
+	}
+	b.manager.Use(settings)
+	b.awaitStatus("napbox01", instance.Stopped, instance.ReasonIdle)
+}
