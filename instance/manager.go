@@ -69,6 +69,8 @@ type Manager struct {
 	work     sync.WaitGroup
 	inFlight atomic.Int64 // operations in progress
 
+	wakes struct{ started, failed, refused atomic.Uint64 } // see WakeCounts
+
 	opened atomic.Bool // Open has done its work
 
 	mu     sync.RWMutex // guards the following; never held across I/O

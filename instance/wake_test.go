@@ -271,6 +271,30 @@ func TestVisitsAndPausesRace(t *testing.T) {
 	b.answers(in)
 }
 
+func TestVisitorsWhoWaitAreBounded(t *testing.T) {
+	const places, more = 1024, 50
+	b := newBench(t, 1)
+	b.create("abcdefgh")
+	b.sleepByHand("abcdefgh")
+	entered, goOn := b.block("Start")
+	outcomes := make(chan error, places+more)
+	for range places + more {
+		go func() { _, err := b.manager.Wake(t.Context(), "abcdefgh", nil); outcomes <- err }()
+	}
+	<-entered
+	for range more { // they do not wait
+		if e := b.failure(<-outcomes, instance.Overloaded); e.RetryAfter <= 0 {
+			t.Errorf("got %+v", e)
+		}
+	}
+	goOn()
+	for range places {
+		if err := <-outcomes; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestARestingLeaseIsNoUse(t *testing.T) {
 	b := newBench(t, 1)
 	b.create("abcdefgh")
