@@ -178,8 +178,7 @@ func writePage(w http.ResponseWriter, r *http.Request, err error, log *zap.Logge
 	}
 	page.Name = cmp.Or(page.Name, errorName)
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		page.Refresh = 0
-		page.Unsent = e.Kind == instance.NotRunning // so nothing of it got anywhere
+		page = page.unsent(e.Kind)
 	}
 	body, policy, ok := render(page, own, log)
 	if !ok {
@@ -197,6 +196,16 @@ func writePage(w http.ResponseWriter, r *http.Request, err error, log *zap.Logge
 	w.WriteHeader(failures[e.Kind].status)
 	_, _ = w.Write(body) // that the client has gone is no concern of ours
 	return true
+}
+
+// unsent is p for a request that was to bring something. To load it again would
+// send that again.
+func (p Page) unsent(kind instance.Kind) Page {
+	p.Refresh = 0
+	p.Text = strings.Replace(p.Text, " It opens by itself once it is ready.", "", 1)
+	p.Text = strings.Replace(p.Text, " The page loads again by itself.", "", 1)
+	p.Unsent = kind == instance.NotRunning // then nothing of it got anywhere
+	return p
 }
 
 // render makes the page, of the operator's own or else of ours, with the policy

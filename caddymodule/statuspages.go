@@ -65,7 +65,7 @@ func (h *Handler) statusPage(r *http.Request, prefix string, p instance.Progress
 // startingPage follows a start.
 func startingPage() Page {
 	return Page{
-		Name: startingName, Title: "Starting", Text: "This sandbox is starting. You get there by yourself.",
+		Name: startingName, Title: "Starting", Text: "This sandbox is starting. It opens by itself once it is ready.",
 		Refresh: 2, Events: eventsPath,
 	}
 }
@@ -81,7 +81,10 @@ func restingPage(r *http.Request, p instance.Progress, policy wakePolicy) Page {
 	case visit.Of(r) == visit.Navigation && policy.allows(r):
 		return startingPage() // it is being woken
 	}
-	page := Page{Name: sleepingName, Title: "Asleep", Text: "Nobody has used this sandbox for a while, so it sleeps. "}
+	page := Page{Name: sleepingName, Title: "Asleep", Text: "This sandbox sleeps. "}
+	if p.Reason == instance.ReasonIdle {
+		page.Text = "Nobody has used this sandbox for a while, so it sleeps. "
+	}
 	switch policy {
 	case wakeNever:
 		page.Text += "Its owner can start it again."
@@ -95,7 +98,7 @@ func restingPage(r *http.Request, p instance.Progress, policy wakePolicy) Page {
 
 // failedPage says why, and has a button for those who may start it.
 func failedPage(p instance.Progress, mayStart bool) Page {
-	page := Page{Name: failedName, Title: "It did not work", Text: failureText(p.Reason)}
+	page := Page{Name: failedName, Title: "Failed", Text: failureText(p.Reason)}
 	wait := int(math.Ceil(p.StartIn.Seconds()))
 	switch {
 	case !mayStart:
