@@ -15,9 +15,9 @@ import (
 // state it is in: it never reaches the dev server, wakes nothing, and is no use
 // of the instance.
 const (
-	keptPath = "/.well-known/sandbox/"
-	eventsPath   = keptPath + "events" // how the start of the instance goes
-	startPath    = keptPath + "start"  // starts it again after it failed
+	keptPath   = "/.well-known/sandbox/"
+	eventsPath = keptPath + "events" // how the start of the instance goes
+	startPath  = keptPath + "start"  // starts it again after it failed
 )
 
 // handlerVar holds the handler that a request came through in Caddy's table of
