@@ -38,6 +38,7 @@ func init() {
 //	    default_template <name>
 //	    tls_budget       <number>/hour|day|week
 //	    tls_ahead        on|off
+//	    wake_budget      <number>/minute
 //	    defaults {
 //	        # the words of a template
 //	    }
@@ -58,6 +59,7 @@ func init() {
 //	        pids    <number>
 //	        ready   <duration>
 //	        inject  all|env|none
+//	        pool    <number>
 //	        dev         auto|vite|next|webpack|none
 //	        host_header auto|preserve|localhost
 //
@@ -109,6 +111,7 @@ func (a *App) words() words {
 		"default_template": textWord(&a.DefaultTemplate),
 		"tls_budget":       textWord(&a.TLSBudget),
 		"tls_ahead":        onOffWord(&a.TLSAhead),
+		"wake_budget":      textWord(&a.WakeBudget),
 		"defaults":         {parse: a.parseDefaults},
 		"template":         {parse: a.parseTemplate, repeatable: true},
 		"reload_hook":      {parse: a.parseReloadHook, repeatable: true},
@@ -151,6 +154,7 @@ func (t *Template) words() words {
 		"pids":    intWord(&t.Pids),
 		"ready":   durationWord(&t.Ready),
 		"inject":  textWord(&t.Inject),
+		"pool":    countWord(&t.Pool),
 
 		"dev":         textWord(&t.Dev),
 		"host_header": textWord(&t.HostHeader),

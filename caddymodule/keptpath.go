@@ -87,8 +87,8 @@ func (h *Handler) startAgain(w http.ResponseWriter, r *http.Request, prefix stri
 	return nil
 }
 
-// mayStart refuses those who may not start in. What bounds how often they may
-// belongs here.
+// mayStart refuses those who may not start in, or not so often. As with visits,
+// what runs costs no start.
 func (h *Handler) mayStart(r *http.Request, in instance.Instance) error {
 	switch {
 	case in.Status != instance.Failed && in.Reason == instance.ReasonUser:
@@ -96,7 +96,10 @@ func (h *Handler) mayStart(r *http.Request, in instance.Instance) error {
 	case !h.app.edgeOf(in.Template).mayStart(r):
 		return instance.Errorf(mayNotStart, "only its owner can start this sandbox")
 	}
-	return nil
+	if in.Status == instance.Running {
+		return nil
+	}
+	return h.app.engine.wakes.take(clientOf(r), h.app.wakeBudget)
 }
 
 // checkForm refuses what is not sent by a form on a page of the instance

@@ -43,19 +43,6 @@ func (s *server) fails(t *testing.T, prefix string) {
 	s.awaitStatus(t, prefix, instance.Failed)
 }
 
-func (s *server) awaitStatus(t *testing.T, prefix string, want instance.Status) instance.Instance {
-	t.Helper()
-	var got instance.Instance
-	eventually(t, func() (err error) {
-		got, err = inForce.top().manager().Get(prefix)
-		if err == nil && got.Status != want {
-			err = fmt.Errorf("%s is %s, want %s", prefix, got.Status, want)
-		}
-		return err
-	})
-	return got
-}
-
 // press sends what the button on a page does, with changes to its headers;
 // empty ones are left out.
 func (s *server) press(t *testing.T, host, from string, changed ...string) *http.Response {
@@ -278,7 +265,10 @@ func TestTheKeptPathIsNoUseOfAnInstance(t *testing.T) {
 		_, _ = io.Copy(io.Discard, s.get(t, hostOf("unwanted"), eventsPath, asFetch).Body)
 		s.press(t, hostOf("unwanted"), "/")
 	}
-	got := s.awaitStatus(t, "unwanted", instance.Running)
+	got, err := inForce.top().manager().Get("unwanted")
+	if err != nil {
+		t.Fatal(err)
+	}
 	if a, b := made.LastActiveAt, got.LastActiveAt; (a == nil) != (b == nil) || a != nil && !a.Equal(*b) {
 		t.Errorf("last active at %v, and then at %v", a, b)
 	}

@@ -121,13 +121,12 @@ func pageFor(e *instance.Error) (Page, bool) {
 		return noRoutesPage, true
 	case instance.Overloaded:
 		return busyPage, true
+	case instance.RateLimited:
+		return tooOftenPage, true
 	case instance.EngineDown:
 		return downPage, true
 	case instance.NoSuchPort, instance.PortClosed:
 		return portPage(e), true
-	}
-	if failures[e.Kind].status == http.StatusTooManyRequests {
-		return tooOftenPage, true
 	}
 	return Page{}, false
 }

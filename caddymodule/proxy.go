@@ -64,10 +64,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("sandbox handler: %w", err)
 	}
 	h.app.servedBy(ctx)
-	if err := h.endsStreams(ctx); err != nil {
-		return err
-	}
-	return sparesReloads(ctx)
+	return errors.Join(sparesReloads(ctx), endsWaits(ctx, h.app), h.endsStreams(ctx))
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler. It returns when the
@@ -83,13 +80,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		refuse(w, r, noInstance(), h.app.settings.Log)
 		return nil
 	}
-	lease, err := h.app.manager().Acquire(prefix, target.Port)
+	lease, err := h.lease(r, target)
 	if err != nil {
-		refuse(w, r, h.withOpenPorts(r, prefix, err), h.app.settings.Log)
+		h.turnAway(w, r, h.withOpenPorts(r, prefix, err))
 		return nil
 	}
 	defer lease.Release()
-	if err := h.checkOrigin(r, lease); err != nil {
+	if err := h.checkOrigin(r, prefix, lease.Mode()); err != nil {
 		refuse(w, r, err, h.app.settings.Log)
 		return nil
 	}
@@ -103,7 +100,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	defer done()
 	err = next.ServeHTTP(w, r)
 	if failed, ok := explainFailure(r, prefix, err, h.get, h.app.settings.Log); ok {
-		refuse(w, r, h.explainPort(r, lease, failed), h.app.settings.Log)
+		h.turnAway(w, r, h.explainPort(r, lease, failed))
 		return nil
 	}
 	return err

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-
 	"github.com/aie-sandbox/caddy-sandbox/caddymodule/visit"
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
@@ -45,9 +43,9 @@ func (h *Handler) statusPage(r *http.Request, prefix string, p instance.Progress
 			page = silentPage
 			break
 		}
-		page = startingPage()
+		page = startingPage
 	case instance.Creating, instance.Starting:
-		page = startingPage()
+		page = startingPage
 	case instance.Failed:
 		page = failedPage(p, edge.mayStart(r))
 		if edge.showsLog(r) {
@@ -56,36 +54,34 @@ func (h *Handler) statusPage(r *http.Request, prefix string, p instance.Progress
 	case instance.Deleting:
 		page = deletingPage
 	default:
-		page = restingPage(r, p, edge.wake)
+		page = edge.restingPage(r, p)
 	}
 	page.Status, page.Reason, page.Phase = p.Status, p.Reason, p.Phase
 	return page
 }
 
 // startingPage follows a start.
-func startingPage() Page {
-	return Page{
-		Name: startingName, Title: "Starting", Text: "This sandbox is starting. It opens by itself once it is ready.",
-		Refresh: 2, Events: eventsPath,
-	}
+var startingPage = Page{
+	Name: startingName, Title: "Starting", Text: "This sandbox is starting. It opens by itself once it is ready.",
+	Refresh: 2, Events: eventsPath,
 }
 
 // restingPage is that of an instance that is stopped, paused, or just about to
 // be.
-func restingPage(r *http.Request, p instance.Progress, policy wakePolicy) Page {
+func (e edge) restingPage(r *http.Request, p instance.Progress) Page {
 	switch {
 	case !p.Wakes() && p.Status == instance.Paused:
 		return Page{Name: stoppedName, Title: "Paused", Text: "Its user has paused this sandbox. Only its owner can resume it."}
 	case !p.Wakes():
 		return Page{Name: stoppedName, Title: "Stopped", Text: "Its user has stopped this sandbox. Only its owner can start it again."}
-	case visit.Of(r) == visit.Navigation && policy.allows(r):
-		return startingPage() // it is being woken
+	case e.receive(visit.Of(r), isAuthenticated(r)).wakes:
+		return startingPage // it is being woken
 	}
 	page := Page{Name: sleepingName, Title: "Asleep", Text: "This sandbox sleeps. "}
 	if p.Reason == instance.ReasonIdle {
 		page.Text = "Nobody has used this sandbox for a while, so it sleeps. "
 	}
-	switch policy {
+	switch e.wake {
 	case wakeNever:
 		page.Text += "Its owner can start it again."
 	case wakeAuthenticated:
@@ -128,28 +124,13 @@ func failureText(reason string) string {
 	return "This sandbox has failed: " + reason + "."
 }
 
-// allows reports whether whoever opens a page by r may start what it is for.
-func (p wakePolicy) allows(r *http.Request) bool {
-	switch p {
-	case wakeNever:
-		return false
-	case wakeAuthenticated:
-		return signedIn(r)
-	}
-	return true
+// mayStart reports whether whoever sends r may start an instance that failed:
+// those whose visit would wake it if it slept.
+func (e edge) mayStart(r *http.Request) bool {
+	return e.receive(visit.Navigation, isAuthenticated(r)).wakes
 }
-
-// mayStart reports whether whoever sends r may start an instance that failed.
-func (e edge) mayStart(r *http.Request) bool { return e.wake.allows(r) }
 
 // showsLog reports whether whoever sends r may see an instance's log.
 func (e edge) showsLog(r *http.Request) bool {
-	return e.logs == logsAnyone || e.logs == logsAuthenticated && signedIn(r)
-}
-
-// signedIn reports whether a handler before us has found out who sends r.
-func signedIn(r *http.Request) bool {
-	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	id, _ := repl.GetString("http.auth.user.id")
-	return id != ""
+	return e.logs == logsAnyone || e.logs == logsAuthenticated && isAuthenticated(r)
 }

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"maps"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/compose-spec/compose-go/v2/loader"
@@ -46,11 +45,28 @@ func (c *Client) composeBlock(rec instance.Record) ([]byte, error) {
 	if rec.Status == instance.Deleting || rec.Adopted {
 		return nil, nil
 	}
-	file, err := withDomains(c.serviceProject(rec.Spec), rec.Domains).MarshalYAML()
+	project := withDomains(c.serviceProject(rec.Spec), rec.Domains)
+	if rec.IsSpare() {
+		project = inProfile(project, poolProfile)
+	}
+	file, err := encodeCompose(project)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the Compose service of %s: %w", rec.Prefix, err)
 	}
 	return bytes.TrimPrefix(file, []byte("services:\n")), nil
+}
+
+// poolProfile is that of spares, which nobody enables: `docker compose up` does
+// not make them. Without a service they would be orphans, which it warns of.
+// Like the domains, a profile does not count in Compose's hash.
+const poolProfile = "pool"
+
+func inProfile(project *types.Project, profile string) *types.Project {
+	for name, service := range project.Services {
+		service.Profiles = []string{profile}
+		project.Services[name] = service
+	}
+	return project
 }
 
 // withDomains notes custom hosts beside the one service of project. They may
@@ -78,7 +94,7 @@ func (c *Client) joinCompose(_ instance.Head, blocks [][]byte) []byte {
 }
 
 func (c *Client) newComposeFrame() (composeFrame, error) {
-	file, err := c.networkProject().MarshalYAML()
+	file, err := encodeCompose(c.networkProject())
 	if err != nil {
 		return composeFrame{}, fmt.Errorf("encoding the Compose project: %w", err)
 	}
@@ -87,7 +103,7 @@ func (c *Client) newComposeFrame() (composeFrame, error) {
 }
 
 func (c *Client) serviceProject(spec instance.Spec) *types.Project {
-	return &types.Project{Services: types.Services{spec.Prefix: c.service(spec)}}
+	return &types.Project{Services: types.Services{spec.BornFor(): c.service(spec)}}
 }
 
 func (c *Client) networkProject() *types.Project {
@@ -107,8 +123,8 @@ func (c *Client) networkProject() *types.Project {
 // adds by itself.
 func (c *Client) service(spec instance.Spec) types.ServiceConfig {
 	return types.ServiceConfig{
-		Name:          spec.Prefix,
-		ContainerName: instance.ContainerName(spec.Prefix),
+		Name:          spec.BornFor(),
+		ContainerName: instance.ContainerName(spec.BornFor()),
 		Image:         literal(spec.Image),
 		PullPolicy:    string(pullPolicy(spec.Pull)),
 		Command:       literals(spec.Command),
@@ -146,10 +162,6 @@ func pullPolicy(policy instance.PullPolicy) instance.PullPolicy {
 	return policy
 }
 
-// literal keeps Compose from taking $NAME in a value for a variable of whoever
-// runs it. The encoder does not do that.
-func literal(value string) string { return strings.ReplaceAll(value, "$", "$$") }
-
 func literals(values []string) types.ShellCommand {
 	if len(values) == 0 {
 		return nil // the image's own; an empty list would clear that
@@ -183,7 +195,7 @@ func (c *Client) serviceHash(ctx context.Context, spec instance.Spec) (string, e
 	if err != nil {
 		return "", err
 	}
-	service := project.Services[spec.Prefix]
+	service := project.Services[spec.BornFor()]
 	// Compose 2.40 leaves out these and build, deploy.replicas, depends_on and
 	// profiles, which we never write (pkg/compose/hash.go).
 	service.PullPolicy = ""
@@ -203,7 +215,7 @@ func (c *Client) networkHash(ctx context.Context) (string, error) {
 // loadCompose reads a project back as Compose does, which fills in defaults
 // that then count in hashes.
 func (c *Client) loadCompose(ctx context.Context, project *types.Project) (*types.Project, error) {
-	file, err := project.MarshalYAML()
+	file, err := encodeCompose(project)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the Compose project: %w", err)
 	}

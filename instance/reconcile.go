@@ -34,6 +34,7 @@ const (
 	halt    verb = "finish stop of"
 	resume  verb = "start" // or wait for one that was started
 	correct verb = "correct"
+	discard verb = "remove spare"
 )
 
 // action is one thing to do, and why.
@@ -78,6 +79,9 @@ func decide(s snapshot) []action {
 		if c != nil && c.Undescribed {
 			continue
 		}
+		if s.rebuild && isSpare(prefix) {
+			continue // nothing is removed until somebody has looked
+		}
 		if a := decideRecord(s.records[prefix], c); a != nil {
 			a.prefix, a.was = prefix, s.records[prefix]
 			actions = append(actions, *a)
@@ -118,6 +122,9 @@ func (s snapshot) young() time.Duration {
 // decideRecord says what is to be done about r whose container is c; nil if
 // there is none.
 func decideRecord(r *Record, c *Container) *action {
+	if isSpare(r.Prefix) {
+		return decideSpare(r, c)
+	}
 	switch r.Status {
 	case Creating:
 		return &action{verb: undo, cause: "it was interrupted before its answer"}
@@ -144,7 +151,7 @@ func decideRunning(r *Record, c *Container) *action {
 		return r.ended(status, reason, c)
 	case c.ID != r.ContainerID:
 		return &action{verb: resume, cause: "its container was replaced from outside"}
-	case !startTime(r).Equal(c.StartedAt.UTC().Truncate(time.Millisecond)):
+	case !startTime(r).Equal(startOf(*c)):
 		return &action{verb: resume, cause: "its container was restarted from outside"}
 	case c.Paused:
 		return r.ended(Paused, ReasonPaused, c)
@@ -215,6 +222,9 @@ func howEnded(c Container) (Status, string) {
 	}
 	return Failed, exitReason(c)
 }
+
+// startOf is when c was started, as records keep it.
+func startOf(c Container) time.Time { return c.StartedAt.UTC().Truncate(time.Millisecond) }
 
 // recordOf makes the record that c must have had.
 func recordOf(c Container) *Record {
@@ -328,6 +338,9 @@ func (m *Manager) reconcileLoop() {
 				lastErr = text
 			}
 		} else {
+			if lastErr != "" {
+				m.pools.forgive()
+			}
 			lastErr = ""
 		}
 		if err := m.stampAll(m.ctx); err != nil {
@@ -375,6 +388,7 @@ func (m *Manager) reconcileAll(ctx context.Context) error {
 		return err
 	}
 	m.settle(ctx, s)
+	m.tendPools()
 	return nil
 }
 
@@ -385,7 +399,7 @@ func (m *Manager) reconcileOne(ctx context.Context, prefix string) error {
 		rebuild:    m.degraded.Load() != nil,
 		now:        time.Now(),
 	}
-	if e := m.lookup(prefix); e != nil {
+	if e := m.row(prefix); e != nil {
 		e.mu.Lock()
 		held := e.op != nil
 		e.missed = held
@@ -422,14 +436,16 @@ func (m *Manager) snapshot() snapshot {
 		records: map[string]*Record{}, held: map[string]bool{},
 		containers: map[string]Container{}, rebuild: m.degraded.Load() != nil, now: time.Now(),
 	}
-	for prefix, e := range m.entries() {
-		e.mu.Lock()
-		if e.op == nil {
-			s.records[prefix] = e.rec
-		} else {
-			s.held[prefix] = true
+	for _, table := range []map[string]*entry{m.entries(), m.spareEntries()} {
+		for prefix, e := range table {
+			e.mu.Lock()
+			if e.op == nil {
+				s.records[prefix] = e.rec
+			} else {
+				s.held[prefix] = true
+			}
+			e.mu.Unlock()
 		}
-		e.mu.Unlock()
 	}
 	return s
 }
@@ -454,7 +470,7 @@ func (m *Manager) execute(ctx context.Context, actions []action) {
 }
 
 func (m *Manager) do(ctx context.Context, a action) error {
-	e := m.lookup(a.prefix)
+	e := m.row(a.prefix)
 	switch {
 	case a.verb == remove && e == nil:
 		m.removeOrphan(a)
@@ -482,11 +498,13 @@ func (m *Manager) doOn(ctx context.Context, e *entry, a action) error {
 	name, do := m.operationFor(a)
 	op := newOperation(ctx, name, WaitReady)
 	if holder, _ := e.tryClaim(op); holder != op {
-		return nil // somebody else is at it, and knows better
+		m.lookAgain(e, a.prefix) // somebody else is at it, and knows better
+		return nil
 	}
 	switch {
 	case e.record() != a.was:
 		m.finish(e, op, busy(e.record())) // a caller may have joined it
+		m.lookAgain(e, a.prefix)
 		return nil
 	case do == nil:
 		err := m.save(e, a.next)
@@ -495,6 +513,18 @@ func (m *Manager) doOn(ctx context.Context, e *entry, a action) error {
 	}
 	m.run(e, op, func(ctx context.Context) error { return do(ctx, e, op) })
 	return nil
+}
+
+// lookAgain has e looked at once nobody is at it: what was decided about it came
+// to nothing, and there may be no other event.
+func (m *Manager) lookAgain(e *entry, prefix string) {
+	e.mu.Lock()
+	held := e.op != nil
+	e.missed = e.missed || held
+	e.mu.Unlock()
+	if !held {
+		m.notify(Event{Prefix: prefix})
+	}
 }
 
 // operationFor is the operation that a asks for, and the log's word for it. A
@@ -510,6 +540,11 @@ func (m *Manager) operationFor(a action) (name string, do work) {
 		return "delete", m.delete
 	case halt:
 		return "stop", m.stop
+	case discard:
+		return "discard", func(ctx context.Context, e *entry, op *operation) error {
+			defer m.tendPools()
+			return m.removeSpare(ctx, *a.was, op)
+		}
 	case resume:
 		return "start", func(ctx context.Context, e *entry, op *operation) error {
 			return m.bringUp(ctx, e, op, *a.was, false)
@@ -527,7 +562,7 @@ func (m *Manager) adopt(s snapshot) error {
 			continue
 		}
 		rec := recordOf(s.containers[prefix])
-		if !ValidPrefix(prefix) || !m.ports.mark(rec.Port) {
+		if !validKey(prefix) || !m.ports.mark(rec.Port) {
 			m.log().Error("a container is left alone: its prefix is malformed, or its port is another's",
 				zap.String("prefix", prefix), zap.String("container", rec.ContainerID), zap.Int("port", rec.Port))
 			continue

@@ -83,12 +83,13 @@ func isErrand(path string) bool {
 }
 
 // robots are parts of the names that machines go by, in lower case. Those that
-// give themselves out for browsers are not known by this.
+// give themselves out for browsers are not known by this. HeadlessChrome is not
+// among them: agents look at their work with it.
 var robots = []string{
 	"bot", "crawl", "spider", "slurp", "preview", "unfurl", "embed", "fetcher", "scrap", "archiv",
 	"facebookexternalhit", "whatsapp", "skypeuripreview", "vkshare", "pinterest", "quora link", "outbrain",
 	"monitor", "pingdom", "uptime", "statuscake", "site24x7", "newrelic", "datadog", "checkly", "kube-probe", "elb-healthchecker",
-	"googleimageproxy", "lighthouse", "headlesschrome", "scan", "nmap", "masscan", "zgrab", "nuclei", "censys",
+	"googleimageproxy", "lighthouse", "scan", "nmap", "masscan", "zgrab", "nuclei", "censys",
 }
 
 func isRobot(agent string) bool {

@@ -21,6 +21,7 @@ import (
 // container is one container of an [Engine], which guards the fields below run.
 type container struct {
 	id, name, owner string
+	imageID         string
 	spec            instance.Spec
 	created         time.Time
 	output          output
@@ -74,7 +75,7 @@ func (c *container) inspect() instance.Container {
 		address = netip.AddrPortFrom(c.run.inside.address, uint16(c.spec.ContainerPort))
 	}
 	return instance.Container{
-		ID: c.id, Spec: cloneSpec(c.spec), Running: c.run != nil, Paused: c.run != nil && c.run.paused,
+		ID: c.id, ImageID: c.imageID, Spec: cloneSpec(c.spec), Running: c.run != nil, Paused: c.run != nil && c.run.paused,
 		ExitCode: c.exitCode, OOMKilled: c.oomKilled,
 		CreatedAt: c.created, StartedAt: c.started, FinishedAt: c.finished, Address: address,
 	}

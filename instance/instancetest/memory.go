@@ -82,6 +82,13 @@ func (m *Memory) Remove(ctx context.Context, ref string) error {
 	})
 }
 
+// Rename implements instance.Runtime.
+func (m *Memory) Rename(ctx context.Context, ref, prefix string) error {
+	return m.call(ctx, "Rename", ref, func(context.Context) error {
+		return m.engine.rename(m.own(ref), instance.ContainerName(prefix))
+	})
+}
+
 // Inspect implements instance.Runtime.
 func (m *Memory) Inspect(ctx context.Context, ref string) (seen instance.Container, err error) {
 	err = m.call(ctx, "Inspect", ref, func(context.Context) error {
@@ -117,6 +124,16 @@ func (m *Memory) ImageEnv(context.Context, string) (map[string]string, error) {
 	m.engine.mu.Lock()
 	defer m.engine.mu.Unlock()
 	return maps.Clone(m.engine.imageEnv), nil
+}
+
+// ImageID implements instance.Imaging. Hooks do not see it.
+func (m *Memory) ImageID(_ context.Context, image string) (string, error) {
+	if !m.engine.hasImage(image) {
+		return "", instance.Errorf(instance.ImageMissing, "image %s is not there", image)
+	}
+	m.engine.mu.Lock()
+	defer m.engine.mu.Unlock()
+	return m.engine.imageIDLocked(image), nil
 }
 
 // Logs implements instance.Runtime.
