@@ -101,6 +101,9 @@ type entry struct {
 	lessons    map[int]lesson // by container port, zero for the dev server's
 	certified  []int          // undeclared ports whose hosts got a certificate: see Certify
 	look       *look          // the last one; nil: nobody has looked
+	steps      steps          // see progress.go
+	words      *lastWords     // nil: nobody has asked for them
+	feed       *feed          // nil: nobody sees the output
 }
 
 // New returns a Manager of the state directory dir. It does no I/O: see Open.
@@ -452,6 +455,7 @@ func (m *Manager) remove(prefix string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.gone = true
+	e.steps.tell()
 	delete(m.keys, e.rec.IdempotencyKey)
 	for _, host := range e.rec.Domains {
 		delete(m.hosts, host)
@@ -487,6 +491,7 @@ func (e *entry) show(rec *Record) {
 		e.crashes.failed(ran(e.rec, rec))
 	}
 	e.rec, e.endpoint = rec, next
+	e.shownLocked(rec)
 	e.mu.Unlock()
 	if old != nil && old != next {
 		old.end()
