@@ -17,9 +17,8 @@ import (
 // request asks for is use of its instance.
 const socketVar = "sandbox.websocket_activity"
 
-// touchPause is how much time passes at least between two notes that a WebSocket
-// is used: each takes a lock that all requests to the instance take. Instances
-// count as idle so much earlier at most, of a second at least.
+// touchPause is for how long nobody looks at a WebSocket that has been used just
+// now: its instance stays awake for a second at least.
 const touchPause = 250 * time.Millisecond
 
 // asksForWebSocket reports whether r does, over whatever version of HTTP.
@@ -63,15 +62,14 @@ func (u socketUse) opened(terms wsframes.Terms) *watch {
 	if u.what == socketNone {
 		return nil
 	}
-	w := &watch{lease: u.lease, fromClient: wsframes.NewReader(wsframes.Client, terms)}
-	w.touched.Store(int64(uptime()))
-	return w
+	return &watch{lease: u.lease, fromClient: wsframes.NewReader(wsframes.Client, terms)}
 }
 
-// watch tells a lease when somebody uses its WebSocket.
+// watch tells a lease when somebody uses its WebSocket. Once it has told, it does
+// not look for touchPause.
 type watch struct {
-	lease   *instance.Lease
-	touched atomic.Int64 // the uptime at which it was told last
+	lease *instance.Lease
+	told  atomic.Bool // a moment ago
 
 	// mu guards fromClient: when Caddy ends it writes a closing frame of its own
 	// to the dev server, whoever else does.
@@ -85,23 +83,18 @@ func (w *watch) passClient(p []byte) {
 		return
 	}
 	w.mu.Lock()
-	used := w.fromClient.Pass(p)
-	w.mu.Unlock()
-	w.note(used)
+	defer w.mu.Unlock()
+	w.pass(&w.fromClient, p)
 }
 
-// note is told whether what has passed is use.
-func (w *watch) note(used bool) {
-	if w == nil || !used {
+// pass follows what one side sends.
+func (w *watch) pass(from *wsframes.Reader, p []byte) {
+	if w == nil || w.told.Load() {
+		from.Skip(p)
 		return
 	}
-	last, now := w.touched.Load(), int64(uptime())
-	if now-last >= int64(touchPause) && w.touched.CompareAndSwap(last, now) {
+	if from.Pass(p) && w.told.CompareAndSwap(false, true) {
 		w.lease.Touch()
+		time.AfterFunc(touchPause, func() { w.told.Store(false) })
 	}
 }
-
-var loaded = time.Now()
-
-// uptime is a clock that nobody sets.
-func uptime() time.Duration { return time.Since(loaded) }

@@ -55,7 +55,7 @@ func (s *webSocket) Read(p []byte) (int, error) {
 		return 0, io.ErrUnexpectedEOF // not EOF, after which the client might go on for ever
 	}
 	n, err := s.ReadWriteCloser.Read(p)
-	s.watch.note(s.fromServer.Pass(p[:n]))
+	s.watch.pass(&s.fromServer, p[:n])
 	if err == nil || s.fromServer.Closed() || !s.fromServer.Complete() || len(p)-n < len(goingAway) {
 		return n, err
 	}

@@ -68,14 +68,20 @@ func (r *Reader) Complete() bool { return r.left == 0 && r.had == 0 && !r.lost }
 
 // Pass follows p, which comes next, and reports whether anything in it is use of
 // what is at the other end: data that is no keep-alive.
-func (r *Reader) Pass(p []byte) (used bool) {
+func (r *Reader) Pass(p []byte) (used bool) { return r.pass(p, true) }
+
+// Skip follows p as Pass does, in half the time: it does not look at what
+// begins in it.
+func (r *Reader) Skip(p []byte) { r.pass(p, false) }
+
+func (r *Reader) pass(p []byte, look bool) (used bool) {
 	for len(p) > 0 && !r.lost {
 		var n int
 		var is bool
 		if r.left > 0 {
 			n, is = r.passPayload(p)
 		} else {
-			n, is = r.passHeader(p)
+			n, is = r.passHeader(p, look)
 		}
 		used = used || is
 		p = p[n:]
@@ -85,7 +91,7 @@ func (r *Reader) Pass(p []byte) (used bool) {
 
 // passHeader takes what p has of the present header. It reports use where the
 // header alone shows it.
-func (r *Reader) passHeader(p []byte) (n int, used bool) {
+func (r *Reader) passHeader(p []byte, look bool) (n int, used bool) {
 	n = copy(r.header[r.had:r.headerSize(r.had)], p)
 	r.had += uint8(n)
 	if r.had < 2 || r.had < r.headerSize(r.had) {
@@ -97,7 +103,7 @@ func (r *Reader) passHeader(p []byte) (n int, used bool) {
 		r.lost = true
 		return n, true
 	}
-	return n, r.begin()
+	return n, r.begin(look)
 }
 
 // headerSize is how long the present header is, as far as that shows in the
@@ -154,9 +160,9 @@ func (r *Reader) sound() bool {
 	return false
 }
 
-// begin sets out to read the payload of the present frame as far as it matters.
-// It reports use where that is clear without.
-func (r *Reader) begin() (used bool) {
+// begin sets out to read the payload of the present frame as far as it matters,
+// if it is to be looked at. It reports use where that is clear without.
+func (r *Reader) begin(look bool) (used bool) {
 	head, opcode := r.header[0], r.header[0]&opcodeBits
 	r.got, r.wanted = 0, 0
 	if opcode >= closing {
@@ -165,8 +171,8 @@ func (r *Reader) begin() (used bool) {
 	}
 	r.within = head&final == 0
 	switch {
-	case r.left == 0:
-		return false // nothing passes
+	case r.left == 0, !look:
+		return false // of what is empty nothing passes
 	case opcode == continuation, r.within, r.terms.unknown, head&compressed != 0 && !r.terms.alone[r.from]:
 		return true // keep-alives are short: nobody sends them in parts
 	}

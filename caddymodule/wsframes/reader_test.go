@@ -229,6 +229,28 @@ func TestAFrameOfTheLargestSize(t *testing.T) {
 	}
 }
 
+// What is skipped is followed all the same.
+func TestAfterASkipTheReaderIsRight(t *testing.T) {
+	skipped := slices.Concat(message(Client, "a word"), frame(Client, text, []byte("a")), frame(Client, final, []byte("b")),
+		frame(Client, final|binaryData, make([]byte, 70_000)), frame(Client, final|closing, nil))
+	for cut := range 40 { // as well as whole
+		r := NewReader(Client, Terms{})
+		r.Skip(skipped[:cut])
+		r.Skip(skipped[cut:])
+		if !r.Complete() || !r.Closed() {
+			t.Fatalf("cut at %d: complete %v, closed %v", cut, r.Complete(), r.Closed())
+		}
+		if r.Pass(message(Client, `{"type":"ping"}`)) || !r.Pass(message(Client, "a word")) {
+			t.Fatalf("cut at %d: it takes what follows for something else", cut)
+		}
+	}
+	r := NewReader(Client, Terms{})
+	r.Skip([]byte{final | 3, 0x80, 0, 0, 0, 0})
+	if !r.Pass([]byte{0}) {
+		t.Error("it follows what is no WebSocket")
+	}
+}
+
 // What is compressed is unpacked by a reader of a pool; see the benchmark.
 func TestPassDoesNotAllocate(t *testing.T) {
 	stream := slices.Concat(message(Client, `{"type":"ping"}`), message(Client, "a word"), frame(Client, final|ping, nil))
@@ -257,6 +279,13 @@ func BenchmarkPass(b *testing.B) {
 			}
 		})
 	}
+	b.Run("32B-skipped", func(b *testing.B) {
+		stream := message(Client, strings.Repeat("message.", 4))
+		r := NewReader(Client, Terms{})
+		for b.Loop() {
+			r.Skip(stream)
+		}
+	})
 	b.Run("compressed", func(b *testing.B) {
 		stream := frame(Client, final|compressed|text, pack(b, `{"type":"ping"}`))
 		r := NewReader(Client, Terms{deflate: true, alone: [2]bool{true, true}})
