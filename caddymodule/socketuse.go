@@ -62,19 +62,23 @@ func (u socketUse) opened(terms wsframes.Terms) *watch {
 	if u.what == socketNone {
 		return nil
 	}
-	return &watch{lease: u.lease, fromClient: wsframes.NewReader(wsframes.Client, terms)}
+	return newWatch(terms, u.lease.Touch)
 }
 
-// watch tells a lease when somebody uses its WebSocket. Once it has told, it does
-// not look for touchPause.
+// watch tells when somebody uses a WebSocket. Once it has told, it does not look
+// for touchPause.
 type watch struct {
-	lease *instance.Lease
-	told  atomic.Bool // a moment ago
+	tell func()
+	told atomic.Bool // a moment ago
 
 	// mu guards fromClient: when Caddy ends it writes a closing frame of its own
 	// to the dev server, whoever else does.
 	mu         sync.Mutex
 	fromClient wsframes.Reader
+}
+
+func newWatch(terms wsframes.Terms, tell func()) *watch {
+	return &watch{tell: tell, fromClient: wsframes.NewReader(wsframes.Client, terms)}
 }
 
 // passClient follows what the client sends. A nil watch may be told, too.
@@ -94,7 +98,7 @@ func (w *watch) pass(from *wsframes.Reader, p []byte) {
 		return
 	}
 	if from.Pass(p) && w.told.CompareAndSwap(false, true) {
-		w.lease.Touch()
+		w.tell()
 		time.AfterFunc(touchPause, func() { w.told.Store(false) })
 	}
 }

@@ -13,9 +13,12 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/aie-sandbox/caddy-sandbox/caddymodule/wsframes"
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 	"github.com/aie-sandbox/caddy-sandbox/instance/instancetest"
 )
@@ -154,6 +157,68 @@ const (
 	packedFrame = 0xC1
 	pingFrame   = 0x89
 )
+
+// However much passes, the lock of an instance is taken four times a second.
+func TestAWatchTellsNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const seconds = 10
+		told := 0
+		w := newWatch(wsframes.Terms{}, func() { told++ })
+		server := wsframes.NewReader(wsframes.Server, wsframes.Terms{})
+		typed, ping, printed := []byte{0x81, 0x81, 0, 0, 0, 0, 'l'}, []byte{0x89, 0x80, 0, 0, 0, 0}, []byte{0x81, 1, 'l'}
+		for range seconds * 1000 {
+			w.passClient(typed)
+			w.pass(&server, printed)
+			time.Sleep(time.Millisecond) // of the test's clock
+		}
+		if want := int(seconds * time.Second / touchPause); told < want-1 || told > want+1 {
+			t.Errorf("%d messages each way in %d s were told %d times, want %d", seconds*1000, seconds, told, want)
+		}
+		time.Sleep(2 * touchPause)
+		told = 0
+		for range 1000 {
+			w.passClient(ping)
+			time.Sleep(time.Millisecond)
+		}
+		if told != 0 {
+			t.Error("pings are told of")
+		}
+		if w.passClient(typed); told != 1 {
+			t.Error("what is typed after pings is not told of at once")
+		}
+		time.Sleep(2 * touchPause) // all timers end within the bubble
+	})
+}
+
+// When Caddy ends, it writes a closing frame beside what the client writes.
+func TestAWatchTakesTwoWriters(t *testing.T) {
+	var told atomic.Int64
+	socket := &webSocket{
+		ReadWriteCloser: broken{bytes.NewReader(nil)},
+		watch:           newWatch(wsframes.Terms{}, func() { told.Add(1) }),
+	}
+	var both sync.WaitGroup
+	for _, frame := range [][]byte{{0x81, 0x81, 0, 0, 0, 0, 'l'}, {0x88, 0x82, 0, 0, 0, 0, 0x03, 0xE9}} {
+		both.Go(func() {
+			for range 1000 {
+				_, _ = socket.Write(frame)
+			}
+		})
+	}
+	both.Wait()
+	if told.Load() == 0 {
+		t.Error("nothing was told of")
+	}
+}
+
+// A dev server that broke off is not used any more, whatever its client sends.
+func TestWhatIsNotTakenIsNoUse(t *testing.T) {
+	socket := &webSocket{
+		ReadWriteCloser: gone{},
+		watch:           newWatch(wsframes.Terms{}, func() { t.Error("it was told of") }),
+	}
+	_, _ = socket.Write([]byte{0x81, 0x81, 0, 0, 0, 0, 'l'})
+}
 
 // What passes over an open WebSocket keeps its instance awake, or does not, as
 // the template says. The sockets echo, so it passes both ways.

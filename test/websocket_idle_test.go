@@ -136,13 +136,39 @@ func TestATabLeftOpenLetsViteSleep(t *testing.T) {
 			time.Sleep(200 * time.Millisecond) // the interval of the pings
 		}
 	}()
-
-	c.api.call(t, http.MethodPatch, "/api/instances/"+made.Prefix, map[string]string{"idle_timeout": soon.String()}).
-		expect(t, http.StatusOK, 0)
-	asleep := c.api.awaitStatus(t, 4*soon, made.Prefix, "stopped", "idle")
+	c.sleepsBehind(t, b, made)
 	if code := pinging.awaitClose(t, 5*time.Second); code != goingAway {
 		t.Errorf("the pinging socket was closed with code %d, want %d", code, goingAway)
 	}
+}
+
+// Pages of Next.js that webpack built ping each 2.5 s, which is more often than
+// the instance may be idle.
+func TestATabLeftOpenLetsNextSleep(t *testing.T) {
+	next := devServer{
+		name: "next16", port: "3000", memory: "2GiB",
+		command: "node node_modules/next/dist/bin/next dev --webpack",
+	}
+	c := startDevServerCaddy(t, next)
+	made := c.api.create(t, createRequest{})
+	b := openBrowser(t, c)
+	b.open(t, made.URL, "#greeting")
+	eventually(t, 30*time.Second, func() error {
+		if open, _ := b.webSockets(); open != 1 {
+			return fmt.Errorf("%d WebSockets open, want Next's one", open)
+		}
+		return nil
+	})
+	c.sleepsBehind(t, b, made)
+}
+
+// sleepsBehind has the instance of a page that is open sleep, and sees that the
+// page does not keep it from that, nor wakes it.
+func (c *caddyServer) sleepsBehind(t *testing.T, b *browser, made instanceView) {
+	t.Helper()
+	c.api.call(t, http.MethodPatch, "/api/instances/"+made.Prefix, map[string]string{"idle_timeout": soon.String()}).
+		expect(t, http.StatusOK, 0)
+	asleep := c.api.awaitStatus(t, 4*soon, made.Prefix, "stopped", "idle")
 	eventually(t, 10*time.Second, func() error {
 		if open, _ := b.webSockets(); open != 0 {
 			return fmt.Errorf("the page has %d WebSockets open", open)
