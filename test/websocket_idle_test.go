@@ -1,11 +1,17 @@
 package test
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"regexp"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/chromedp"
 )
 
 // sleepy are lines of a template whose instances sleep soon. What must not send
@@ -152,12 +158,25 @@ func TestATabLeftOpenLetsNextSleep(t *testing.T) {
 	c := startDevServerCaddy(t, next)
 	made := c.api.create(t, createRequest{})
 	b := openBrowser(t, c)
-	b.open(t, made.URL, "#greeting")
-	eventually(t, 30*time.Second, func() error {
-		if open, _ := b.webSockets(); open != 1 {
-			return fmt.Errorf("%d WebSockets open, want Next's one", open)
+	var pinged atomic.Bool
+	err := chromedp.Listen(b.ctx, func(event any) {
+		if sent, ok := event.(*network.EventWebSocketFrameSent); ok && strings.HasPrefix(string(sent.Response.PayloadData), `{"event":"ping"`) {
+			pinged.Store(true)
 		}
-		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.persist(t, func(spoiled func() bool) error {
+		if err := b.load(made.URL, "#greeting", spoiled); err != nil {
+			return err
+		}
+		return until(30*time.Second, spoiled, func() error {
+			if !pinged.Load() {
+				return errors.New("the page does not ping")
+			}
+			return nil
+		})
 	})
 	c.sleepsBehind(t, b, made)
 }
