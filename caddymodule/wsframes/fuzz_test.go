@@ -37,6 +37,11 @@ func FuzzReader(f *testing.F) {
 		if got != used || pieces != whole {
 			t.Fatalf("in pieces of %d: use %v and %+v, at once %v and %+v", 1+size, got, pieces, used, whole)
 		}
+		skipping := NewReader(from, terms)
+		skipping.Skip(stream)
+		if skipping.Complete() != whole.Complete() || skipping.Closed() != whole.Closed() || skipping.lost != whole.lost {
+			t.Fatalf("it is followed as %+v where nobody looks, else as %+v", skipping, whole)
+		}
 		if whole.Complete() && !whole.within && !whole.Pass(message(from, "a word")) {
 			t.Error("a word after it is no use")
 		}

@@ -51,6 +51,7 @@ type Reader struct {
 	first  [maxRead]byte // of the payload, unmasked
 	got    uint8         // how much of it has come
 	wanted uint8         // how much of it decides what the frame is; 0: it is decided
+	using  bool          // the present frame is use, as far as that is decided
 
 	within bool // a message has begun that further frames continue
 	closed bool
@@ -164,32 +165,35 @@ func (r *Reader) sound() bool {
 // if it is to be looked at. It reports use where that is clear without.
 func (r *Reader) begin(look bool) (used bool) {
 	head, opcode := r.header[0], r.header[0]&opcodeBits
-	r.got, r.wanted = 0, 0
+	r.got, r.wanted, r.using = 0, 0, false
 	if opcode >= closing {
 		r.closed = r.closed || opcode == closing
 		return false
 	}
 	r.within = head&final == 0
 	switch {
-	case r.left == 0, !look:
-		return false // of what is empty nothing passes
+	case r.left == 0: // nothing passes
+	case !look: // what comes of it later on, when somebody looks, is of a long one
+		r.using = true
+		return false
 	case opcode == continuation, r.within, r.terms.unknown, head&compressed != 0 && !r.terms.alone[r.from]:
-		return true // keep-alives are short: nobody sends them in parts
+		r.using = true // keep-alives are short: nobody sends them in parts
+	default:
+		r.wanted = uint8(min(r.left, maxRead))
 	}
-	r.wanted = uint8(min(r.left, maxRead))
-	return false
+	return r.using
 }
 
 // passPayload takes what p has of the present payload. It reports use once
-// enough of it has come to tell.
+// enough of it has come to tell, and from then on: a long one may take its time.
 func (r *Reader) passPayload(p []byte) (n int, used bool) {
 	p = p[:min(r.left, uint64(len(p)))]
 	r.left -= uint64(len(p))
-	if r.got == r.wanted {
-		return len(p), false
+	if r.got < r.wanted {
+		r.read(p)
+		r.using = r.got == r.wanted && !r.keepsAlive()
 	}
-	r.read(p)
-	return len(p), r.got == r.wanted && !r.keepsAlive()
+	return len(p), r.using
 }
 
 // read keeps the first bytes of a payload, as they were before they were masked.
