@@ -57,6 +57,7 @@ type Manager struct {
 	gate      *gate
 	sync      *syncState
 	looks     chan struct{} // has an element for each look into a container
+	ends      chan struct{} // has an element for each end that nobody asked for
 	openedAt  time.Time
 	sooner    chan struct{} // has an element when a deadline came closer
 	nextEnd   atomic.Int64  // the first deadline, in nanoseconds of the Unix time
@@ -82,7 +83,9 @@ type entry struct {
 	endpoint   *Endpoint  // set while the instance runs and is ready
 	op         *operation // who may change rec; nil: nobody
 	missed     bool       // an event came while op held the slot
-	doubted    bool       // its deadline seemed long past in the last sweep
+	doubted    time.Time  // its deadline has seemed long past; zero: it does not
+	routedAt   time.Time  // when it last became reachable; zero: at Open, or never
+	unpausable bool       // the engine failed to, so it is stopped instead
 	reserved   bool       // the intent is not durable yet
 	gone       bool       // no longer in the table
 	crashes    crashLoop
@@ -108,6 +111,7 @@ func New(dir string, openRuntime func(owner string) (Runtime, error)) *Manager {
 		keys:        map[string]string{},
 		hosts:       map[string]string{},
 		looks:       make(chan struct{}, parallelLooks),
+		ends:        make(chan struct{}, parallelEnds),
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	return m
@@ -453,6 +457,9 @@ func (e *entry) show(rec *Record) {
 	next := endpointOf(rec)
 	if old != nil && next != nil && old.key == next.key && old.Direct == next.Direct {
 		next = old
+	}
+	if old == nil && next != nil {
+		e.routedAt = time.Now()
 	}
 	if rec.Status == Failed && e.rec.Status != Failed {
 		e.crashes.failed(ran(e.rec, rec))

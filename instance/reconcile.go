@@ -330,7 +330,7 @@ func (m *Manager) reconcileLoop() {
 		} else {
 			lastErr = ""
 		}
-		if err := m.stampAll(m.ctx); err != nil {
+		if err := m.keepAll(m.entries(), stampPause); err != nil {
 			m.log().Warn("writing when instances were last used; will try again", zap.Error(err))
 		}
 		m.followEvents()
