@@ -27,7 +27,10 @@ type Settings struct {
 	OwnHosts        []string // custom hosts that nobody gets: sites of ours
 	Templates       map[string]Template
 	DefaultTemplate string // for creates that name none; empty: they must name one
-	Log             *zap.Logger
+	// StartOnBoot has the instances started that ran when the engine went down,
+	// once it is back; else the first visitor of each does.
+	StartOnBoot bool
+	Log         *zap.Logger
 	// Projected is told the path, below the state directory, of each projection
 	// that was written with new bytes. It must not block. Nil: nobody is told.
 	Projected func(path string)
@@ -58,6 +61,7 @@ type Manager struct {
 	sync      *syncState
 	looks     chan struct{} // has an element for each look into a container
 	ends      chan struct{} // has an element for each end that nobody asked for
+	boots     chan struct{} // has an element when instances ended with the engine
 	openedAt  time.Time
 	sooner    chan struct{} // has an element when a deadline came closer
 	nextEnd   atomic.Int64  // the first deadline, in nanoseconds of the Unix time
@@ -112,6 +116,7 @@ func New(dir string, openRuntime func(owner string) (Runtime, error)) *Manager {
 		hosts:       map[string]string{},
 		looks:       make(chan struct{}, parallelLooks),
 		ends:        make(chan struct{}, parallelEnds),
+		boots:       make(chan struct{}, 1),
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	return m
@@ -188,6 +193,7 @@ func (m *Manager) Open() (err error) {
 	m.openedAt = time.Now()
 	m.opened.Store(true)
 	m.work.Go(m.sweepLoop)
+	m.work.Go(m.bootLoop)
 	m.work.Go(m.watch)
 	m.work.Go(m.reconcileLoop)
 	return nil
