@@ -38,6 +38,7 @@ func init() {
 //	    default_template <name>
 //	    tls_budget       <number>/hour|day|week
 //	    tls_ahead        on|off
+//	    start_on_boot    on|off
 //	    defaults {
 //	        # the words of a template
 //	    }
@@ -109,6 +110,7 @@ func (a *App) words() words {
 		"default_template": textWord(&a.DefaultTemplate),
 		"tls_budget":       textWord(&a.TLSBudget),
 		"tls_ahead":        onOffWord(&a.TLSAhead),
+		"start_on_boot":    onOffWord(&a.StartOnBoot),
 		"defaults":         {parse: a.parseDefaults},
 		"template":         {parse: a.parseTemplate, repeatable: true},
 		"reload_hook":      {parse: a.parseReloadHook, repeatable: true},

@@ -103,18 +103,18 @@ func TestUsage(t *testing.T) {
 	timeout := Lifetime{IdleTimeout: new(Duration(30 * time.Minute))}
 	for _, row := range []struct {
 		name string
-		e    entry
+		e    *entry
 		l    Lifetime
 		want usage
 	}{
-		{"never", entry{rec: &Record{}}, Lifetime{}, usage{}},
-		{"a request is in progress", entry{rec: &Record{}, leases: 1}, Lifetime{}, usage{at(100), at(100)}},
-		{"used", entry{rec: &Record{}, lastActive: at(50)}, Lifetime{}, usage{at(50), at(50)}},
-		{"used in the run before", entry{rec: &Record{LastActiveAt: ptr(at(-5))}}, Lifetime{}, usage{at(-5), at(-5)}},
-		{"started since", entry{rec: &Record{StartedAt: ptr(at(60))}, lastActive: at(50)}, Lifetime{}, usage{at(50), at(60)}},
-		{"ready long after its start", entry{rec: &Record{StartedAt: ptr(at(60))}, routedAt: at(70)}, Lifetime{}, usage{since: at(70)}},
-		{"nobody could reach it before", entry{rec: &Record{LastActiveAt: ptr(at(-50))}}, timeout, usage{at(-50), at(1 - 30)}},
-		{"in the future", entry{rec: &Record{LastActiveAt: ptr(at(1000)), StartedAt: ptr(at(1000))}}, Lifetime{}, usage{opened, opened}},
+		{"never", &entry{rec: &Record{}}, Lifetime{}, usage{}},
+		{"a request is in progress", &entry{rec: &Record{}, leases: 1}, Lifetime{}, usage{at(100), at(100)}},
+		{"used", &entry{rec: &Record{}, lastActive: at(50)}, Lifetime{}, usage{at(50), at(50)}},
+		{"used in the run before", &entry{rec: &Record{LastActiveAt: ptr(at(-5))}}, Lifetime{}, usage{at(-5), at(-5)}},
+		{"started since", &entry{rec: &Record{StartedAt: ptr(at(60))}, lastActive: at(50)}, Lifetime{}, usage{at(50), at(60)}},
+		{"ready long after its start", &entry{rec: &Record{StartedAt: ptr(at(60))}, routedAt: at(70)}, Lifetime{}, usage{since: at(70)}},
+		{"nobody could reach it before", &entry{rec: &Record{LastActiveAt: ptr(at(-50))}}, timeout, usage{at(-50), at(1 - 30)}},
+		{"in the future", &entry{rec: &Record{LastActiveAt: ptr(at(1000)), StartedAt: ptr(at(1000))}}, Lifetime{}, usage{opened, opened}},
 	} {
 		if got := row.e.usageLocked(row.l, c); got != row.want {
 			t.Errorf("%s: got %+v, want %+v", row.name, got, row.want)
