@@ -18,7 +18,7 @@ const (
 	settleIn = time.Minute
 	// sweepFloor is the least between two sweeps of their own accord: among many
 	// instances there always is a next deadline, and a second does not matter.
-	sweepFloor = time.Second / 4
+	sweepFloor = time.Second
 	// suspicious is how late a deadline of the clock on the wall is doubted: the
 	// clock may be what is wrong. It then has to be that late for a minute.
 	suspicious = 24 * time.Hour
