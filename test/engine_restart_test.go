@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -35,13 +36,16 @@ type ownEngine struct {
 	done   chan struct{} // closed when cmd has ended
 }
 
+// bridges counts those of this process.
+var bridges atomic.Int32
+
 // foreignBridge makes a bridge with the machine's engine, for another one to
 // use. An engine without any, by --bridge none, would remove docker0, which
 // is the machine's; and so would one with --default-address-pool, when it
 // starts again.
 func foreignBridge(t testing.TB) (name string) {
 	t.Helper()
-	name = fmt.Sprintf("sbt%d", os.Getpid())
+	name = fmt.Sprintf("sbt%d%c", os.Getpid(), 'a'+rune(bridges.Add(1)%26)) // an interface's name is short
 	made, err := engine.NetworkCreate(t.Context(), "caddy-sandbox-"+name, network.CreateOptions{
 		Driver:  "bridge",
 		Options: map[string]string{"com.docker.network.bridge.name": name},
