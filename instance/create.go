@@ -462,6 +462,9 @@ func checkCreate(req CreateRequest) error {
 	if err := checkPorts(req.Ports); err != nil {
 		return err
 	}
+	if err := req.Lifetime.Check(); err != nil {
+		return err
+	}
 	return checkLabels(req.Labels)
 }
 
