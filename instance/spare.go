@@ -13,7 +13,9 @@ import (
 // which its variables, labels and all else are those of that prefix's
 // container; only its name and the key of its record say that it is nobody's
 // yet. A create that names no prefix becomes what the spare was born for, so
-// that it gets exactly the container that it would have got without a pool.
+// that it gets exactly the container that it would have got without a pool. One
+// that names a prefix gets a spare only where the template says that who it is
+// comes late (lateenv.go), for the variables of the container are another's.
 //
 // The name is the one thing of a container that can be changed: a spare's has
 // a '-' in it where no prefix has one, and giving it the instance's name is
@@ -54,7 +56,7 @@ func (t Template) spareSpec(born, template string, s *Settings) Spec {
 // recipe tells containers apart that a template and the settings would make
 // different, whatever their ports.
 func (s Spec) recipe() string {
-	s.Port = 0
+	s.Port, s.LateDir = 0, ""
 	text, err := json.Marshal(s)
 	if err != nil {
 		panic(err) // strings and numbers only

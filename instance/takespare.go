@@ -8,12 +8,12 @@ import (
 
 // fits reports whether a spare of t can be what req asks for: a container that
 // was made before has no port, label or further container port of the caller's
-// choice, and variables only by a file (see lateenv.go).
+// choice, and a prefix and variables of the caller's only by a file.
 func (t Template) fits(req CreateRequest) bool {
 	if t.Pool == 0 || req.Port != nil || len(req.Labels) > 0 || len(req.Ports) > 0 {
 		return false
 	}
-	return req.Prefix == nil && len(req.Env) == 0
+	return t.LateEnv != "" || req.Prefix == nil && len(req.Env) == 0
 }
 
 // seizeSpare finds a spare for req, which names template, and holds it until
@@ -83,6 +83,9 @@ func (m *Manager) takeSpare(ctx context.Context, spare, e *entry, op *operation)
 	if err := m.proveSpare(ctx, was); err != nil {
 		return err
 	}
+	if err := m.writeLate(next); err != nil {
+		return err
+	}
 	if err := m.rename(ctx, next); err != nil {
 		return err
 	}
@@ -146,6 +149,7 @@ func (m *Manager) promote(spare, e *entry, next *Record) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.spares, spareKey(next.Spare))
+	m.bornLocked(next)
 	spare.mu.Lock()
 	spare.gone = true
 	spare.mu.Unlock()
@@ -161,6 +165,14 @@ func (m *Manager) nextPort(ctx context.Context, rec *Record) (int, error) {
 		return m.ports.take(nil, m.settings.Load().Ports)
 	}
 	return m.takePort(ctx, nil)
+}
+
+// bornLocked notes that rec's container was made for another prefix, which
+// nobody may have meanwhile. The caller holds m.mu.
+func (m *Manager) bornLocked(rec *Record) {
+	if rec.Spare != "" && rec.Spare != rec.Prefix && !rec.IsSpare() {
+		m.births[rec.Spare] = rec.Prefix
+	}
 }
 
 // takePort allots a port to an instance: the one that is wanted, or any. What

@@ -92,6 +92,7 @@ func (m *Manager) poolLoop() {
 	for {
 		pause := poolPause
 		if m.sync.await(m.ctx) == nil && m.degraded.Load() == nil {
+			m.sweepLate()
 			pause = min(pause, m.tend(m.settings.Load()))
 		}
 		select {
@@ -191,6 +192,9 @@ func (m *Manager) addSpare(name string, t Template, s *Settings) {
 	e := &entry{op: op, abandon: abandon}
 	born := m.bear(e, func(born string) *Record {
 		spec := t.spareSpec(born, name, s)
+		if spec.LateEnv != "" {
+			spec.LateDir = m.lateDir(born)
+		}
 		return &Record{Spec: spec, Recipe: spec.recipe(), Status: Creating, CreatedAt: now()}
 	}, s.PrefixLength)
 	m.pools.fills.Add(1)
@@ -218,7 +222,7 @@ func (m *Manager) bear(e *entry, record func(born string) *Record, length int) (
 	defer m.mu.Unlock()
 	for {
 		born = generatePrefix(length)
-		if m.table[born] == nil && m.spares[spareKey(born)] == nil {
+		if !m.isBornLocked(born) {
 			break
 		}
 	}
