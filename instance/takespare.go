@@ -2,6 +2,7 @@ package instance
 
 import (
 	"context"
+	"time"
 
 	"go.uber.org/zap"
 )
@@ -116,8 +117,12 @@ func (r *Record) becomes(planned *Record) *Record {
 	return &next
 }
 
-// proveSpare returns an error unless the spare is as its record says, and is
-// of the image that its name means now.
+// proofLimit is how long the dev server of a spare, which has answered before,
+// may take for an answer.
+const proofLimit = 2 * time.Second
+
+// proveSpare returns an error unless the spare is as its record says, is of the
+// image that its name means now, and answers.
 func (m *Manager) proveSpare(ctx context.Context, r *Record) error {
 	c, err := m.runtime.Inspect(ctx, ContainerName(r.Prefix))
 	if err != nil {
@@ -128,6 +133,11 @@ func (m *Manager) proveSpare(ctx context.Context, r *Record) error {
 	}
 	if why := m.staleImage(ctx, r); why != "" {
 		return Errorf(EngineFailed, "%s", why)
+	}
+	ctx, cancel := context.WithTimeout(ctx, proofLimit)
+	defer cancel()
+	if !probe(ctx, r) {
+		return Errorf(Timeout, "its dev server did not answer within %s", proofLimit)
 	}
 	return nil
 }
@@ -196,7 +206,8 @@ func (m *Manager) takePort(ctx context.Context, wanted *int) (int, error) {
 func (m *Manager) giveUpSpare(ctx context.Context, wanted *int) bool {
 	for key, spare := range m.spareEntries() {
 		rec := spare.record()
-		if rec.Port == 0 || wanted != nil && rec.Port != *wanted {
+		// One without a port may be about to get it.
+		if wanted != nil && rec.Port != *wanted && rec.Port != 0 {
 			continue
 		}
 		op := newOperation(ctx, "discard", WaitReady)

@@ -463,6 +463,11 @@ func TestACreateDoesNotDependOnItsSpare(t *testing.T) {
 				b.engine.RemoveByHand(id)
 			}
 		},
+		"it answers nothing": func(b *bench) {
+			for id := range b.spares() {
+				b.engine.HangByHand(id)
+			}
+		},
 		"it cannot be renamed":     fails("Rename", &instance.Error{Kind: instance.EngineFailed, Message: "no"}),
 		"it cannot be looked at":   fails("Inspect", lost),
 		"the rename is unanswered": fails("Rename", lost),
