@@ -153,7 +153,7 @@ func TestComposeSaysWhatTheBlueprintSays(t *testing.T) {
 		{"folder in the container", service.Volumes[0].Target, host.Mounts[0].Target},
 		{"which it only reads", service.Volumes[0].ReadOnly, host.Mounts[0].ReadOnly},
 		{"how", service.Volumes[0].Type, string(host.Mounts[0].Type)},
-		{"whether Compose makes it", bool(service.Volumes[0].Bind.CreateHostPath), false},
+		{"whether Compose makes it", service.Volumes[0].Bind.CreateHostPath, false},
 		{"folders", len(service.Volumes), len(host.Mounts)},
 		{"network", project.Networks[networkKey].Name, string(host.NetworkMode)},
 		{"networks", len(service.Networks), len(plan.Networking.EndpointsConfig)},

@@ -560,7 +560,7 @@ func (m *Manager) operationFor(a action) (name string, do work) {
 	case halt:
 		return "stop", m.stop
 	case discard:
-		return "discard", func(ctx context.Context, e *entry, op *operation) error {
+		return "discard", func(ctx context.Context, _ *entry, op *operation) error {
 			defer m.tendPools()
 			return m.removeSpare(ctx, *a.was, op)
 		}

@@ -41,10 +41,10 @@ func KeyOf(containerName string) (key string, ok bool) {
 
 // BornFor is the prefix that the container was made for, which its labels and
 // variables name: Prefix, unless the container came from a pool.
-func (s Spec) BornFor() string { return cmp.Or(s.Spare, s.Prefix) }
+func (s *Spec) BornFor() string { return cmp.Or(s.Spare, s.Prefix) }
 
 // IsSpare reports whether the container is still nobody's.
-func (s Spec) IsSpare() bool { return isSpare(s.Prefix) }
+func (s *Spec) IsSpare() bool { return isSpare(s.Prefix) }
 
 // spareSpec is the container of a spare of t that is born for the prefix born.
 func (t Template) spareSpec(born, template string, s *Settings) Spec {
@@ -55,9 +55,10 @@ func (t Template) spareSpec(born, template string, s *Settings) Spec {
 
 // recipe tells containers apart that a template and the settings would make
 // different, whatever their ports.
-func (s Spec) recipe() string {
-	s.Port, s.LateDir = 0, ""
-	text, err := json.Marshal(s)
+func (s *Spec) recipe() string {
+	plain := *s
+	plain.Port, plain.LateDir = 0, ""
+	text, err := json.Marshal(plain)
 	if err != nil {
 		panic(err) // strings and numbers only
 	}
@@ -74,7 +75,10 @@ func (s *Settings) stale(r *Record) string {
 		return "its template has no pool any more"
 	case r.Recipe == "":
 		return "its record was lost"
-	case len(r.Spare) != s.PrefixLength || t.spareSpec(r.Spare, r.Template, s).recipe() != r.Recipe:
+	case len(r.Spare) != s.PrefixLength:
+		return "prefixes have another length now"
+	}
+	if now := t.spareSpec(r.Spare, r.Template, s); now.recipe() != r.Recipe {
 		return "its template has changed"
 	}
 	return ""

@@ -641,7 +641,7 @@ func TestNoSpareIsMadeBeforeUsersAreServed(t *testing.T) {
 	if h := b.manager.Pools()["hello"]; h.Ready != 0 {
 		t.Errorf("the pool is %+v", h)
 	}
-	b.engine.Fault(func(_ context.Context, call, _ string) error { return nil })
+	b.engine.Fault(nil)
 	close(goOn)
 	all.Wait()
 	b.awaitSpares(2)
