@@ -38,6 +38,7 @@ func init() {
 //	    default_template <name>
 //	    tls_budget       <number>/hour|day|week
 //	    tls_ahead        on|off
+//	    wake_budget      <number>/minute
 //	    defaults {
 //	        # the words of a template
 //	    }
@@ -112,6 +113,7 @@ func (a *App) words() words {
 		"default_template": textWord(&a.DefaultTemplate),
 		"tls_budget":       textWord(&a.TLSBudget),
 		"tls_ahead":        onOffWord(&a.TLSAhead),
+		"wake_budget":      textWord(&a.WakeBudget),
 		"defaults":         {parse: a.parseDefaults},
 		"template":         {parse: a.parseTemplate, repeatable: true},
 		"reload_hook":      {parse: a.parseReloadHook, repeatable: true},

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"maps"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/compose-spec/compose-go/v2/loader"
@@ -50,7 +49,7 @@ func (c *Client) composeBlock(rec instance.Record) ([]byte, error) {
 	if rec.IsSpare() {
 		project = inProfile(project, poolProfile)
 	}
-	file, err := project.MarshalYAML()
+	file, err := encodeCompose(project)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the Compose service of %s: %w", rec.Prefix, err)
 	}
@@ -95,7 +94,7 @@ func (c *Client) joinCompose(_ instance.Head, blocks [][]byte) []byte {
 }
 
 func (c *Client) newComposeFrame() (composeFrame, error) {
-	file, err := c.networkProject().MarshalYAML()
+	file, err := encodeCompose(c.networkProject())
 	if err != nil {
 		return composeFrame{}, fmt.Errorf("encoding the Compose project: %w", err)
 	}
@@ -175,10 +174,6 @@ func pullPolicy(policy instance.PullPolicy) instance.PullPolicy {
 	return policy
 }
 
-// literal keeps Compose from taking $NAME in a value for a variable of whoever
-// runs it. The encoder does not do that.
-func literal(value string) string { return strings.ReplaceAll(value, "$", "$$") }
-
 func literals(values []string) types.ShellCommand {
 	if len(values) == 0 {
 		return nil // the image's own; an empty list would clear that
@@ -232,7 +227,7 @@ func (c *Client) networkHash(ctx context.Context) (string, error) {
 // loadCompose reads a project back as Compose does, which fills in defaults
 // that then count in hashes.
 func (c *Client) loadCompose(ctx context.Context, project *types.Project) (*types.Project, error) {
-	file, err := project.MarshalYAML()
+	file, err := encodeCompose(project)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the Compose project: %w", err)
 	}

@@ -54,7 +54,7 @@ var hostile = []string{
 	"", " ", "$", "$$", "$HOME", "${HOME}", "${HOME:-x}", "${HOME:?no}", "$${HOME}", "{env.HOME}", "`id`", "$(id)",
 	"'", `"`, `\`, `\n`, `\u0000`, "#", "a # b", "a: b", "- a", "? a", "*a", "&a", "!!binary aGk=", "%TAG", "@x", "|", ">", "|2-",
 	"no", "on", "y", "null", "~", "true", "0x10", "1e3", "1_000", "12:30:45", "2026-01-02", ".inf", "<<", "=", "---", "...",
-	"a\nb", "\n", "\na", "a\n", "a\n\n", "  a\n b", "a\r\nb", "\ttab", "trailing ", " leading", "a\n  \nb",
+	"a\nb", "\n", "\na", "a\n", "a\n\n", "  a\n b", "a\r\nb", "\ttab", "\t\n", "\ta\nb", " \n\tb", "\n\tb", "trailing ", " leading", "a\n  \nb",
 	"grüße", "你好", "🙂", "\u0085", "\u2028", "\ufeff", "\x01\x02", "\x7f", "e\u0301", strings.Repeat("long ", 1000),
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 )
 
 // Settings are the part of a configuration that a [Manager] works by. They are
@@ -68,6 +69,8 @@ type Manager struct {
 	work     sync.WaitGroup
 	inFlight atomic.Int64 // operations in progress
 
+	wakes struct{ started, failed, refused atomic.Uint64 } // see WakeCounts
+
 	opened atomic.Bool // Open has done its work
 
 	mu     sync.RWMutex // guards the following; never held across I/O
@@ -91,12 +94,17 @@ type entry struct {
 	reserved   bool       // the intent is not durable yet
 	gone       bool       // no longer in the table
 	crashes    crashLoop
-	waiters    int // visitors that wait for it to wake
+	waking     *operation    // a start for visitors, before it has the slot
+	waiters    int           // visitors that wait for a start
+	wakes      *rate.Limiter // of such starts; nil: there was none
 	leases     int
 	lastActive time.Time
 	lessons    map[int]lesson // by container port, zero for the dev server's
 	certified  []int          // undeclared ports whose hosts got a certificate: see Certify
 	look       *look          // the last one; nil: nobody has looked
+	steps      steps          // see progress.go
+	words      *lastWords     // nil: nobody has asked for them
+	feed       *feed          // nil: nobody sees the output
 }
 
 // New returns a Manager of the state directory dir. It does no I/O: see Open.
@@ -125,6 +133,7 @@ func New(dir string, openRuntime func(owner string) (Runtime, error)) *Manager {
 // configuration changes.
 func (m *Manager) Use(s *Settings) {
 	old := m.settings.Swap(s)
+	m.sweepSoon() // templates may end instances otherwise
 	m.pools.forgive()
 	m.tendPools()
 	if old == nil || old.Domain == s.Domain {
@@ -452,6 +461,7 @@ func (m *Manager) remove(prefix string) {
 	if m.births[e.rec.Spare] == prefix {
 		delete(m.births, e.rec.Spare)
 	}
+	e.steps.tell()
 	delete(m.keys, e.rec.IdempotencyKey)
 	for _, host := range e.rec.Domains {
 		delete(m.hosts, host)
@@ -487,6 +497,7 @@ func (e *entry) show(rec *Record) {
 		e.crashes.failed(ran(e.rec, rec))
 	}
 	e.rec, e.endpoint = rec, next
+	e.shownLocked(rec)
 	e.mu.Unlock()
 	if old != nil && old != next {
 		old.end()

@@ -530,20 +530,41 @@ func (m *Manager) removeOrphan(a action) {
 func (m *Manager) doOn(ctx context.Context, e *entry, a action) error {
 	name, do := m.operationFor(a)
 	op := newOperation(ctx, name, WaitReady)
-	if holder, _ := e.tryClaim(op); holder != op {
-		return nil // somebody else is at it, and knows better
-	}
-	switch {
-	case e.record() != a.was:
-		m.finish(e, op, busy(e.record())) // a caller may have joined it
+	if !e.claimUnchanged(op, a.was) { // somebody else is at it, and knows better
+		m.lookAgain(e, a.prefix)
 		return nil
-	case do == nil:
+	}
+	if do == nil {
 		err := m.save(e, a.next)
 		m.finish(e, op, err)
 		return err
 	}
 	m.run(e, op, func(ctx context.Context) error { return do(ctx, e, op) })
 	return nil
+}
+
+// claimUnchanged gives op the slot of e, if nobody has it and the record is still
+// was. It is one step: others join a start as soon as they see it.
+func (e *entry) claimUnchanged(op *operation, was *Record) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.gone || e.op != nil || e.rec != was {
+		return false
+	}
+	e.op = op
+	return true
+}
+
+// lookAgain has e looked at once nobody is at it: what was decided about it came
+// to nothing, and there may be no other event.
+func (m *Manager) lookAgain(e *entry, prefix string) {
+	e.mu.Lock()
+	held := e.op != nil
+	e.missed = e.missed || held
+	e.mu.Unlock()
+	if !held {
+		m.notify(Event{Prefix: prefix})
+	}
 }
 
 // operationFor is the operation that a asks for, and the log's word for it. A

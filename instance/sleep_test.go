@@ -33,7 +33,7 @@ func TestAnIdleInstanceIsStoppedAndWoken(t *testing.T) {
 		t.Errorf("it does not show its timeout: %+v", in)
 	}
 	b.awaitStatus("abcdefgh", instance.Stopped, instance.ReasonIdle)
-	in, err := b.manager.Wake(t.Context(), "abcdefgh")
+	in, err := b.manager.Wake(t.Context(), "abcdefgh", nil)
 	if err != nil || in.Status != instance.Running {
 		t.Fatalf("woken: %+v, %v", in, err)
 	}
@@ -50,7 +50,7 @@ func TestWhatAUserStoppedIsNotWoken(t *testing.T) {
 			if _, err := act(b.manager, t.Context(), "abcdefgh"); err != nil {
 				t.Fatal(err)
 			}
-			_, err := b.manager.Wake(t.Context(), "abcdefgh")
+			_, err := b.manager.Wake(t.Context(), "abcdefgh", nil)
 			b.fails(err, instance.NotRunning)
 			if in, err := b.manager.Start(t.Context(), "abcdefgh", ""); err != nil {
 				t.Fatal(err)
@@ -70,7 +70,7 @@ func TestAStopOfASleepingInstanceIsTheUsers(t *testing.T) {
 	if _, err := b.manager.Stop(t.Context(), "abcdefgh"); err != nil {
 		t.Fatal(err)
 	}
-	_, err := b.manager.Wake(t.Context(), "abcdefgh")
+	_, err := b.manager.Wake(t.Context(), "abcdefgh", nil)
 	b.fails(err, instance.NotRunning)
 }
 
@@ -131,7 +131,7 @@ func TestAnIdleInstanceIsPausedWhereItIsToBe(t *testing.T) {
 	if c := b.engine.Containers()[0]; !c.Paused {
 		t.Error("its container is not frozen")
 	}
-	woken, err := b.manager.Wake(t.Context(), "abcdefgh")
+	woken, err := b.manager.Wake(t.Context(), "abcdefgh", nil)
 	if err != nil || woken.StartedAt == nil || !woken.StartedAt.Equal(*in.StartedAt) {
 		t.Fatalf("woken: %+v, %v: it is another run", woken, err)
 	}
@@ -214,7 +214,7 @@ func TestVisitorsShareOneStart(t *testing.T) {
 	var all sync.WaitGroup
 	for range visitors {
 		all.Go(func() {
-			switch _, err := b.manager.Wake(t.Context(), "abcdefgh"); {
+			switch _, err := b.manager.Wake(t.Context(), "abcdefgh", nil); {
 			case err == nil:
 				served.Add(1)
 			case instance.KindOf(err) == instance.Overloaded:
@@ -246,7 +246,7 @@ func TestAWakeOutlivesItsVisitor(t *testing.T) {
 	})
 	ctx, leave := context.WithCancel(t.Context())
 	left := make(chan error)
-	go func() { _, err := b.manager.Wake(ctx, "abcdefgh"); left <- err }()
+	go func() { _, err := b.manager.Wake(ctx, "abcdefgh", nil); left <- err }()
 	<-starting
 	leave()
 	if err := <-left; err == nil {
@@ -254,4 +254,44 @@ func TestAWakeOutlivesItsVisitor(t *testing.T) {
 	}
 	close(goOn)
 	b.awaitStatus("abcdefgh", instance.Running, "")
+}
+
+// Changes of one instance wait for each other: none is refused, none is lost.
+func TestConcurrentUpdatesAllHappen(t *testing.T) {
+	b := newBench(t, 1)
+	b.create("napbox01")
+	var wg sync.WaitGroup
+	for _, change := range []func(*instance.Lifetime){
+		func(l *instance.Lifetime) { l.TTL = new(instance.Duration(time.Hour)) },
+		func(l *instance.Lifetime) { l.IdleTimeout = new(instance.Duration(2 * time.Hour)) },
+		func(l *instance.Lifetime) { l.DeleteAfterStopped = new(instance.Duration(3 * time.Hour)) },
+		func(l *instance.Lifetime) { l.OnIdle = new(instance.IdlePause) },
+	} {
+		wg.Go(func() {
+			if _, err := b.manager.Update(t.Context(), "napbox01", change); err != nil {
+				t.Errorf("updating: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	got, err := b.manager.Get("napbox01")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.TTL != instance.Duration(time.Hour) || got.IdleTimeout != instance.Duration(2*time.Hour) ||
+		got.DeleteAfterStopped != instance.Duration(3*time.Hour) || got.OnIdle != instance.IdlePause {
+		t.Errorf("after four changes: %+v", got)
+	}
+}
+
+func TestNewSettingsEndInstancesThatExist(t *testing.T) {
+	b := newBench(t, 1)
+	b.create("napbox01")
+	settings := b.settings()
+	for name, template := range settings.Templates {
+		template.IdleTimeout = new(short)
+		settings.Templates[name] = template
+	}
+	b.manager.Use(settings)
+	b.awaitStatus("napbox01", instance.Stopped, instance.ReasonIdle)
 }

@@ -2,6 +2,7 @@ package instance
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"go.uber.org/zap"
@@ -28,6 +29,7 @@ func (m *Manager) sweepLoop() {
 		return
 	}
 	for {
+		m.nextEnd.Store(math.MaxInt64) // what changes meanwhile is news
 		pause := m.sweep(time.Now())
 		m.nextEnd.Store(time.Now().Add(pause).UnixNano())
 		select {
@@ -116,9 +118,12 @@ func (m *Manager) lastUse(e *entry) time.Time {
 
 // mind has the sweep wake up for a deadline that is before the others.
 func (m *Manager) mind(at time.Time) {
-	if at.IsZero() || at.UnixNano() >= m.nextEnd.Load() {
-		return
+	if !at.IsZero() && at.UnixNano() < m.nextEnd.Load() {
+		m.sweepSoon()
 	}
+}
+
+func (m *Manager) sweepSoon() {
 	select {
 	case m.sooner <- struct{}{}:
 	default:

@@ -136,7 +136,7 @@ func (m *Manager) proveSpare(ctx context.Context, r *Record) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, proofLimit)
 	defer cancel()
-	if !probe(ctx, r) {
+	if !probe(ctx, r, func() {}) {
 		return Errorf(Timeout, "its dev server did not answer within %s", proofLimit)
 	}
 	return nil

@@ -129,7 +129,7 @@ func TestSparesAreNobodys(t *testing.T) {
 		for _, prefix := range []string{c.Spec.Spare, c.Spec.Prefix} {
 			for name, err := range map[string]error{
 				"Get": second(b.manager.Get(prefix)), "Acquire": second(b.manager.Acquire(prefix, 0)),
-				"Touch": second(b.manager.Touch(prefix)), "Wake": second(b.manager.Wake(t.Context(), prefix)),
+				"Touch": second(b.manager.Touch(prefix)), "Wake": second(b.manager.Wake(t.Context(), prefix, nil)),
 				"Start": second(b.manager.Start(t.Context(), prefix, "")), "Stop": second(b.manager.Stop(t.Context(), prefix)),
 				"Delete":  second(b.manager.Delete(t.Context(), prefix)),
 				"AddHost": second(b.manager.AddHost(t.Context(), prefix, "app.example.org")),
