@@ -60,7 +60,9 @@ func init() {
 //	        pids    <number>
 //	        ready   <duration>
 //	        inject  all|env|none
-//	        pool    <number>
+//
+//	        pool     <number>
+//	        late_env <file>
 //	        dev         auto|vite|next|webpack|none
 //	        host_header auto|preserve|localhost
 //
@@ -156,7 +158,9 @@ func (t *Template) words() words {
 		"pids":    intWord(&t.Pids),
 		"ready":   durationWord(&t.Ready),
 		"inject":  textWord(&t.Inject),
-		"pool":    countWord(&t.Pool),
+
+		"pool":     countWord(&t.Pool),
+		"late_env": textWord(&t.LateEnv),
 
 		"dev":         textWord(&t.Dev),
 		"host_header": textWord(&t.HostHeader),

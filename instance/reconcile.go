@@ -35,6 +35,7 @@ const (
 	resume  verb = "start" // or wait for one that was started
 	correct verb = "correct"
 	discard verb = "remove spare"
+	rename  verb = "rename container of"
 )
 
 // action is one thing to do, and why.
@@ -63,8 +64,9 @@ type snapshot struct {
 	records    map[string]*Record // of instances that no operation holds
 	held       map[string]bool    // prefixes that one does hold
 	containers map[string]Container
-	rebuild    bool // records were lost: containers without one are not orphans
-	away       bool // nobody watched the engine until now
+	births     map[string]string // see Manager.births
+	rebuild    bool              // records were lost: containers without one are not orphans
+	away       bool              // nobody watched the engine until now
 	now        time.Time
 }
 
@@ -81,6 +83,13 @@ func decide(s snapshot) []action {
 		if c != nil && c.Undescribed {
 			continue
 		}
+		if other := s.misnamed(prefix); c == nil && other != nil {
+			actions = append(actions, action{
+				verb: rename, prefix: prefix, was: s.records[prefix], container: other.ID,
+				cause: "it was made anew from outside, for " + s.records[prefix].Spare,
+			})
+			continue
+		}
 		if s.rebuild && isSpare(prefix) {
 			continue // nothing is removed until somebody has looked
 		}
@@ -93,6 +102,7 @@ func decide(s snapshot) []action {
 		c := s.containers[prefix]
 		switch {
 		case s.records[prefix] != nil || s.held[prefix]:
+		case s.misnames(prefix):
 		case s.rebuild: // adopt has seen to it, or must not
 		case c.Undescribed:
 		case s.old(c):
@@ -124,6 +134,25 @@ func (r *Record) isOf(c Container) bool {
 	return c.ID == r.ContainerID && startTime(r).Equal(startOf(c))
 }
 
+// misnamed is the container of prefix, under the name of what it was born for:
+// Compose, which knows of no renaming, makes it so from nothing. Nil: there is
+// none.
+func (s snapshot) misnamed(prefix string) *Container {
+	born := s.records[prefix].Spare
+	if c, ok := s.containers[born]; ok && s.births[born] == prefix {
+		return &c
+	}
+	return nil
+}
+
+// misnames reports whether the container of that name is another's, if only it
+// had its own.
+func (s snapshot) misnames(born string) bool {
+	prefix := s.births[born]
+	_, has := s.containers[prefix]
+	return prefix != "" && !has
+}
+
 // old reports whether c has had its grace.
 func (s snapshot) old(c Container) bool {
 	age := s.now.Sub(c.CreatedAt)
@@ -136,7 +165,7 @@ func (s snapshot) young() time.Duration {
 	var wait time.Duration
 	for prefix, c := range s.containers {
 		left := orphanGrace - s.now.Sub(c.CreatedAt)
-		if s.records[prefix] == nil && !s.held[prefix] && !s.rebuild && !s.old(c) && (wait == 0 || left < wait) {
+		if s.records[prefix] == nil && !s.held[prefix] && !s.misnames(prefix) && !s.rebuild && !s.old(c) && (wait == 0 || left < wait) {
 			wait = left
 		}
 	}
@@ -443,6 +472,10 @@ func (m *Manager) reconcileOne(ctx context.Context, prefix string) error {
 		rebuild:    m.degraded.Load() != nil,
 		now:        time.Now(),
 	}
+	if m.bornElsewhere(prefix) { // the name is wrong: see misnamed
+		m.notify(Event{})
+		return nil
+	}
 	if e := m.row(prefix); e != nil {
 		e.mu.Lock()
 		held := e.op != nil
@@ -478,7 +511,7 @@ func (m *Manager) observe(ctx context.Context) (snapshot, error) {
 func (m *Manager) snapshot() snapshot {
 	s := snapshot{
 		records: map[string]*Record{}, held: map[string]bool{},
-		containers: map[string]Container{}, rebuild: m.degraded.Load() != nil, now: time.Now(),
+		containers: map[string]Container{}, births: m.allBirths(), rebuild: m.degraded.Load() != nil, now: time.Now(),
 	}
 	for _, table := range []map[string]*entry{m.entries(), m.spareEntries()} {
 		for prefix, e := range table {
@@ -592,9 +625,14 @@ func (m *Manager) operationFor(a action) (name string, do work) {
 	case halt:
 		return "stop", m.stop
 	case discard:
-		return "discard", func(ctx context.Context, e *entry, op *operation) error {
+		return "discard", func(ctx context.Context, _ *entry, op *operation) error {
 			defer m.tendPools()
 			return m.removeSpare(ctx, *a.was, op)
+		}
+	case rename:
+		return "rename", func(ctx context.Context, _ *entry, _ *operation) error {
+			defer m.notify(Event{Prefix: a.prefix})
+			return m.runtime.Rename(ctx, a.container, a.prefix)
 		}
 	case resume:
 		return "start", func(ctx context.Context, e *entry, op *operation) error {
@@ -604,12 +642,26 @@ func (m *Manager) operationFor(a action) (name string, do work) {
 	return "correct", nil
 }
 
+// bornElsewhere reports whether the instance of another prefix has the container
+// that was made for this one.
+func (m *Manager) bornElsewhere(prefix string) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.births[prefix] != ""
+}
+
+func (m *Manager) allBirths() map[string]string {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return maps.Clone(m.births)
+}
+
 // adopt makes the records of containers whose records were lost. One whose
 // record cannot be made stays as it is: a degraded state removes nothing.
 func (m *Manager) adopt(s snapshot) error {
 	var lost []*Record
 	for _, prefix := range slices.Sorted(maps.Keys(s.containers)) {
-		if !s.rebuild || s.records[prefix] != nil || s.held[prefix] || s.containers[prefix].Undescribed {
+		if !s.rebuild || s.misnames(prefix) || s.records[prefix] != nil || s.held[prefix] || s.containers[prefix].Undescribed {
 			continue
 		}
 		rec := recordOf(s.containers[prefix])
