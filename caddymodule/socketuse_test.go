@@ -72,8 +72,12 @@ func (s *server) awaitSleep(t *testing.T, prefix string, status instance.Status)
 // staysAwake looks at the instance for longer than it may be idle.
 func (s *server) staysAwake(prefix string) error {
 	for begun := time.Now(); time.Since(begun) < longTime; time.Sleep(20 * time.Millisecond) {
-		if in, err := s.now(prefix); err != nil || in.Status != instance.Running {
-			return fmt.Errorf("%s is %s (%s) after %s: %w", prefix, in.Status, in.Reason, time.Since(begun), err)
+		in, err := s.now(prefix)
+		if err != nil {
+			return err
+		}
+		if in.Status != instance.Running {
+			return fmt.Errorf("%s is %s (%s) after %s", prefix, in.Status, in.Reason, time.Since(begun))
 		}
 	}
 	return nil
@@ -336,10 +340,11 @@ func TestAPauseClosesWebSockets(t *testing.T) {
 				t.Errorf("closed with %d (%v), want 1001", code, err)
 			}
 			eventually(t, func() error {
-				if in, err := s.now(name); err != nil || in.Status != instance.Paused {
-					return fmt.Errorf("it is %s: %w", in.Status, err)
+				in, err := s.now(name)
+				if err == nil && in.Status != instance.Paused {
+					err = fmt.Errorf("it is %s", in.Status)
 				}
-				return nil
+				return err
 			})
 			s.call(t, http.MethodPost, "/api/instances/"+name+"/resume", "").expect(t, http.StatusOK, 0)
 			_ = socket.send(textFrame, "are you back?")

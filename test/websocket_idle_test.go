@@ -38,6 +38,12 @@ func keepEchoing(send echo, text string, stop <-chan struct{}) error {
 	}
 }
 
+// idleAfter sets the idle_timeout of an instance.
+func (c *caddyServer) idleAfter(t testing.TB, prefix string, timeout time.Duration) {
+	t.Helper()
+	c.api.call(t, http.MethodPatch, "/api/instances/"+prefix, map[string]string{"idle_timeout": timeout.String()}).expect(t, http.StatusOK, 0)
+}
+
 // staysAwake looks at an instance for longer than it may be idle.
 func (c *caddyServer) staysAwake(t testing.TB, prefix string) error {
 	t.Helper()
@@ -185,8 +191,7 @@ func TestATabLeftOpenLetsNextSleep(t *testing.T) {
 // page does not keep it from that, nor wakes it.
 func (c *caddyServer) sleepsBehind(t *testing.T, b *browser, made instanceView) {
 	t.Helper()
-	c.api.call(t, http.MethodPatch, "/api/instances/"+made.Prefix, map[string]string{"idle_timeout": soon.String()}).
-		expect(t, http.StatusOK, 0)
+	c.idleAfter(t, made.Prefix, soon)
 	asleep := c.api.awaitStatus(t, 4*soon, made.Prefix, "stopped", "idle")
 	eventually(t, 10*time.Second, func() error {
 		if open, _ := b.webSockets(); open != 0 {

@@ -63,6 +63,7 @@ func beginsKeepAlive(message []byte) bool {
 			return true
 		}
 	}
-	// Phoenix since 1.3 sends [<who joined>,"<number>","phoenix","heartbeat",{}].
-	return bytes.HasPrefix(message, []byte("[")) && bytes.Contains(message, []byte(`,"phoenix","`))
+	// Phoenix since 1.3 sends [null,"<number>","phoenix","heartbeat",{}].
+	numbered, ok := bytes.CutPrefix(message, []byte(`[null,"`))
+	return ok && bytes.HasPrefix(bytes.TrimLeft(numbered, "0123456789"), []byte(`","phoenix","`))
 }

@@ -115,6 +115,7 @@ func TestKeepAlivesAreNoUse(t *testing.T) {
 		{"a digit in a terminal", `2`, nil},
 		{"a message of VS Code", "\x01\x00\x00\x00\x07\x00\x00\x00\x12\x00\x00\x00\x00", nil},
 		{"Phoenix's own topic is another's text", `[null,"17","room:1","new_msg",{"body":"phoenix"}]`, nil},
+		{"a list of towns", `["flagstaff","phoenix","tucson"]`, nil},
 		{"text of 64 bytes", strings.Repeat("x", 64), nil},
 		{"text of 65 bytes", strings.Repeat("x", 65), nil},
 		{"text of 70 000 bytes", strings.Repeat("x", 70_000), nil},
