@@ -39,6 +39,7 @@ func init() {
 //	    tls_budget       <number>/hour|day|week
 //	    tls_ahead        on|off
 //	    wake_budget      <number>/minute
+//	    start_on_boot    on|off
 //	    defaults {
 //	        # the words of a template
 //	    }
@@ -112,6 +113,7 @@ func (a *App) words() words {
 		"tls_budget":       textWord(&a.TLSBudget),
 		"tls_ahead":        onOffWord(&a.TLSAhead),
 		"wake_budget":      textWord(&a.WakeBudget),
+		"start_on_boot":    onOffWord(&a.StartOnBoot),
 		"defaults":         {parse: a.parseDefaults},
 		"template":         {parse: a.parseTemplate, repeatable: true},
 		"reload_hook":      {parse: a.parseReloadHook, repeatable: true},

@@ -45,7 +45,8 @@ const leaseVar = "sandbox.lease"
 // `{http.sandbox.status}` | The state of its container, such as `running` or `stopped`
 // `{http.sandbox.template}` | Its template
 type Handler struct {
-	app *App
+	app    *App
+	ending <-chan struct{} // closed when the configuration ends: see endsStreams
 }
 
 // CaddyModule returns the Caddy module information.
@@ -63,7 +64,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("sandbox handler: %w", err)
 	}
 	h.app.servedBy(ctx)
-	return errors.Join(sparesReloads(ctx), endsWaits(ctx, h.app))
+	return errors.Join(sparesReloads(ctx), endsWaits(ctx, h.app), h.endsStreams(ctx))
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler. It returns when the
@@ -72,6 +73,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	target, ok := h.app.resolve(r.Host)
 	prefix := target.Prefix
 	setPlaceholders(r, prefix, h.get)
+	if h.keeps(w, r, prefix) {
+		return nil
+	}
 	if !ok {
 		refuse(w, r, noInstance(), h.app.settings.Log)
 		return nil
@@ -92,6 +96,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return nil
 	}
 	caddyhttp.SetVar(r.Context(), leaseVar, lease)
+	if asksForWebSocket(r) {
+		caddyhttp.SetVar(r.Context(), socketVar, h.app.edgeOf(lease.Template).socket)
+	}
 	w, r, done := streaming(w, r)
 	defer done()
 	err = next.ServeHTTP(w, r)
@@ -205,7 +212,7 @@ func refuse(w http.ResponseWriter, r *http.Request, err error, log *zap.Logger) 
 	id := requestID(r)
 	boundLog(r, id, log)
 	w.Header().Set("X-Request-Id", id)
-	if wantsPage(r) && writePage(w, err) {
+	if wantsPage(r) && writePage(w, r, err, log) {
 		return
 	}
 	writeError(w, err, id, log)

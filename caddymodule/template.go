@@ -136,7 +136,8 @@ type Template struct {
 
 	// What about an open WebSocket uses its instance: `data`: what passes over
 	// it, in either direction, but for the keep-alives of dev servers and of the
-	// protocol; `open`: that it is open; `none`: nothing. Default: `data`.
+	// protocol; `open`: that it is open; `none`: nothing, once it is open. It
+	// holds for those that are opened from then on. Default: `data`.
 	WebSocketActivity string `json:"websocket_activity,omitempty"`
 
 	// Who sees the last lines of the log of an instance on the pages that are

@@ -289,6 +289,8 @@ func TestMachinesAreServedButAreNoUse(t *testing.T) {
 			t.Errorf("%v: %d", header, res.StatusCode)
 		}
 	}
+	ping := s.dialWebSocketAt(t, "inuse000", "/ws", "vite-ping")
+	echo(t, ping, "whatever passes")
 	if after := used(); !after.Equal(before) {
 		t.Errorf("used at %s, after machines came at %s", before, after)
 	}

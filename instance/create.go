@@ -197,7 +197,7 @@ func (m *Manager) complete(ctx context.Context, e *entry, op *operation, rec *Re
 	if err := m.recordStart(ctx, e, op, rec); err != nil {
 		return err
 	}
-	if err := m.awaitReady(ctx, rec); err != nil {
+	if err := m.awaitReady(ctx, rec, e.opened); err != nil {
 		return err
 	}
 	rec.Status, rec.Ready = Running, true
@@ -292,6 +292,7 @@ func (m *Manager) recordStart(ctx context.Context, e *entry, op *operation, rec 
 		return lostContainer(err)
 	}
 	rec.follow(c)
+	e.ranUp()
 	if op.wait == WaitStarted {
 		running := *rec
 		running.Status = Running
@@ -459,6 +460,9 @@ func checkCreate(req CreateRequest) error {
 		return err
 	}
 	if err := checkPorts(req.Ports); err != nil {
+		return err
+	}
+	if err := req.Lifetime.Check(); err != nil {
 		return err
 	}
 	return checkLabels(req.Labels)

@@ -35,7 +35,8 @@ var Statuses = []Status{Creating, Starting, Running, Stopping, Stopped, Paused, 
 const (
 	ReasonUser    = "user"              // by a call; no request wakes it
 	ReasonIdle    = "idle"              // nobody used it
-	ReasonOutside = "stopped outside"   // by hand, past us
+	ReasonEngine  = "engine stopped"    // the engine or its machine went down; see Settings.StartOnBoot
+	ReasonOutside = "stopped outside"   // by hand, past us, or by itself
 	ReasonPaused  = "paused outside"    // by hand, past us
 	ReasonRemoved = "container removed" // by hand; the next start makes it anew
 )

@@ -28,7 +28,10 @@ type Settings struct {
 	OwnHosts        []string // custom hosts that nobody gets: sites of ours
 	Templates       map[string]Template
 	DefaultTemplate string // for creates that name none; empty: they must name one
-	Log             *zap.Logger
+	// StartOnBoot has the instances started that ran when the engine went down,
+	// once it is back; else the first visitor of each does.
+	StartOnBoot bool
+	Log         *zap.Logger
 	// Projected is told the path, below the state directory, of each projection
 	// that was written with new bytes. It must not block. Nil: nobody is told.
 	Projected func(path string)
@@ -60,6 +63,8 @@ type Manager struct {
 	gate      *gate
 	sync      *syncState
 	looks     chan struct{} // has an element for each look into a container
+	ends      chan struct{} // has an element for each end that nobody asked for
+	boots     chan struct{} // has an element when instances ended with the engine
 	openedAt  time.Time
 	sooner    chan struct{} // has an element when a deadline came closer
 	nextEnd   atomic.Int64  // the first deadline, in nanoseconds of the Unix time
@@ -89,7 +94,9 @@ type entry struct {
 	op         *operation // who may change rec; nil: nobody
 	abandon    func()     // of a spare: ends the operation that makes it
 	missed     bool       // an event came while op held the slot
-	doubted    bool       // its deadline seemed long past in the last sweep
+	doubted    time.Time  // its deadline has seemed long past; zero: it does not
+	routedAt   time.Time  // when it last became reachable; zero: at Open, or never
+	unpausable bool       // the engine failed to, so it is stopped instead
 	reserved   bool       // the intent is not durable yet
 	gone       bool       // no longer in the table
 	crashes    crashLoop
@@ -101,6 +108,9 @@ type entry struct {
 	lessons    map[int]lesson // by container port, zero for the dev server's
 	certified  []int          // undeclared ports whose hosts got a certificate: see Certify
 	look       *look          // the last one; nil: nobody has looked
+	steps      steps          // see progress.go
+	words      *lastWords     // nil: nobody has asked for them
+	feed       *feed          // nil: nobody sees the output
 }
 
 // New returns a Manager of the state directory dir. It does no I/O: see Open.
@@ -119,6 +129,8 @@ func New(dir string, openRuntime func(owner string) (Runtime, error)) *Manager {
 		keys:        map[string]string{},
 		hosts:       map[string]string{},
 		looks:       make(chan struct{}, parallelLooks),
+		ends:        make(chan struct{}, parallelEnds),
+		boots:       make(chan struct{}, 1),
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	return m
@@ -198,6 +210,7 @@ func (m *Manager) Open() (err error) {
 	m.opened.Store(true)
 	m.work.Go(m.sweepLoop)
 	m.work.Go(m.poolLoop)
+	m.work.Go(m.bootLoop)
 	m.work.Go(m.watch)
 	m.work.Go(m.reconcileLoop)
 	return nil
@@ -452,6 +465,7 @@ func (m *Manager) remove(prefix string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.gone = true
+	e.steps.tell()
 	delete(m.keys, e.rec.IdempotencyKey)
 	for _, host := range e.rec.Domains {
 		delete(m.hosts, host)
@@ -483,10 +497,14 @@ func (e *entry) show(rec *Record) {
 	if old != nil && next != nil && old.key == next.key && old.Direct == next.Direct {
 		next = old
 	}
+	if old == nil && next != nil {
+		e.routedAt = time.Now()
+	}
 	if rec.Status == Failed && e.rec.Status != Failed {
 		e.crashes.failed(ran(e.rec, rec))
 	}
 	e.rec, e.endpoint = rec, next
+	e.shownLocked(rec)
 	e.mu.Unlock()
 	if old != nil && old != next {
 		old.end()

@@ -81,6 +81,7 @@ func (m *Manager) start(ctx context.Context, e *entry, op *operation) error {
 	rec := *e.record()
 	switch {
 	case rec.Status == Running && rec.Ready:
+		e.touch() // who asks for it still needs it
 		return nil
 	case rec.Status == Paused:
 		return m.thaw(ctx, e, op, rec)
@@ -220,7 +221,8 @@ func (m *Manager) stopIdle(ctx context.Context, e *entry, op *operation) error {
 
 // stopFor takes e to stopped, for that reason.
 func (m *Manager) stopFor(ctx context.Context, e *entry, op *operation, reason string) error {
-	rec := *e.record()
+	before := *e.record()
+	rec := before
 	if rec.Status == Stopped && rec.Reason == ReasonUser {
 		return nil
 	}
@@ -236,6 +238,8 @@ func (m *Manager) stopFor(ctx context.Context, e *entry, op *operation, reason s
 	switch {
 	case KindOf(err) == NotFound:
 		rec.ContainerID = ""
+	case KindOf(err) == EngineDown && reason == ReasonIdle:
+		return errors.Join(err, m.save(e, &before)) // nobody waits for it: it is served until the engine is back
 	case err != nil:
 		return err // still stopping: reconcile finishes it
 	}

@@ -64,6 +64,7 @@ type snapshot struct {
 	held       map[string]bool    // prefixes that one does hold
 	containers map[string]Container
 	rebuild    bool // records were lost: containers without one are not orphans
+	away       bool // nobody watched the engine until now
 	now        time.Time
 }
 
@@ -71,6 +72,7 @@ type snapshot struct {
 // the order of the prefixes. It does nothing itself.
 func decide(s snapshot) []action {
 	var actions []action
+	engineWent := s.engineWent()
 	for _, prefix := range slices.Sorted(maps.Keys(s.records)) {
 		var c *Container
 		if found, ok := s.containers[prefix]; ok {
@@ -82,7 +84,7 @@ func decide(s snapshot) []action {
 		if s.rebuild && isSpare(prefix) {
 			continue // nothing is removed until somebody has looked
 		}
-		if a := decideRecord(s.records[prefix], c); a != nil {
+		if a := decideRecord(s.records[prefix], c, engineWent); a != nil {
 			a.prefix, a.was = prefix, s.records[prefix]
 			actions = append(actions, *a)
 		}
@@ -98,6 +100,28 @@ func decide(s snapshot) []action {
 		}
 	}
 	return actions
+}
+
+// engineWent reports whether the engine went down since somebody watched it:
+// it takes all containers with it, so where one has run on, it did not. A
+// connection that broke, or a restart of ours, leaves those that run. Where
+// none ran, nothing tells, and it does not matter.
+func (s snapshot) engineWent() bool {
+	if !s.away {
+		return false
+	}
+	for prefix, r := range s.records {
+		c, ok := s.containers[prefix]
+		if ok && c.Running && r.isOf(c) && (r.Status == Running || r.Status == Paused) {
+			return false
+		}
+	}
+	return true
+}
+
+// isOf reports whether r is about this start of c.
+func (r *Record) isOf(c Container) bool {
+	return c.ID == r.ContainerID && startTime(r).Equal(startOf(c))
 }
 
 // old reports whether c has had its grace.
@@ -120,8 +144,8 @@ func (s snapshot) young() time.Duration {
 }
 
 // decideRecord says what is to be done about r whose container is c; nil if
-// there is none.
-func decideRecord(r *Record, c *Container) *action {
+// there is none. engineWent tells that what ended did so with the engine.
+func decideRecord(r *Record, c *Container, engineWent bool) *action {
 	if isSpare(r.Prefix) {
 		return decideSpare(r, c)
 	}
@@ -135,19 +159,19 @@ func decideRecord(r *Record, c *Container) *action {
 	case Starting:
 		return &action{verb: resume, cause: "its start was interrupted"}
 	case Running:
-		return decideRunning(r, c)
+		return decideRunning(r, c, engineWent)
 	case Paused:
-		return decidePaused(r, c)
+		return decidePaused(r, c, engineWent)
 	}
 	return decideStopped(r, c)
 }
 
-func decideRunning(r *Record, c *Container) *action {
+func decideRunning(r *Record, c *Container, engineWent bool) *action {
 	switch {
 	case c == nil:
 		return r.ended(Stopped, ReasonRemoved, nil)
 	case !c.Running:
-		status, reason := howEnded(*c)
+		status, reason := howEnded(*c, engineWent)
 		return r.ended(status, reason, c)
 	case c.ID != r.ContainerID:
 		return &action{verb: resume, cause: "its container was replaced from outside"}
@@ -165,13 +189,21 @@ func decideRunning(r *Record, c *Container) *action {
 	return nil
 }
 
-func decidePaused(r *Record, c *Container) *action {
+// decidePaused keeps the reason of ours of a container that ended while it was
+// frozen, and since when it sleeps: what a user paused no visitor may start.
+func decidePaused(r *Record, c *Container, engineWent bool) *action {
 	switch {
-	case c == nil:
-		return r.ended(Stopped, ReasonRemoved, nil)
-	case !c.Running:
-		status, reason := howEnded(*c)
-		return r.ended(status, reason, c)
+	case c == nil || !c.Running:
+		reason := ReasonRemoved
+		if c != nil {
+			_, reason = howEnded(*c, engineWent)
+		}
+		if r.Reason == ReasonUser || r.Reason == ReasonIdle && c != nil {
+			reason = r.Reason
+		}
+		a := r.ended(Stopped, reason, c)
+		a.next.StoppedAt = r.StoppedAt
+		return a
 	case !c.Paused:
 		return &action{verb: resume, cause: "it was resumed from outside, or its pause was interrupted"}
 	}
@@ -212,9 +244,13 @@ func (r *Record) ended(status Status, reason string, c *Container) *action {
 
 // howEnded tells a container that was stopped from one that ended by itself.
 // Signals end a process with 128 plus their number; a dev server that handles
-// SIGTERM may as well end with 0.
-func howEnded(c Container) (Status, string) {
+// SIGTERM may as well end with 0, and npm with 1: what ended with the engine
+// was stopped, whatever it said.
+func howEnded(c Container, engineWent bool) (Status, string) {
 	if !c.OOMKilled {
+		if engineWent {
+			return Stopped, ReasonEngine
+		}
 		switch c.ExitCode {
 		case 0, 130, 137, 143, 255: // 255: the engine or the machine went down
 			return Stopped, ReasonOutside
@@ -237,7 +273,7 @@ func recordOf(c Container) *Record {
 		r.Status, r.Ready = Running, true
 		return r
 	}
-	status, reason := howEnded(c)
+	status, reason := howEnded(c, false)
 	return r.ended(status, reason, &c).next
 }
 
@@ -246,6 +282,7 @@ func recordOf(c Container) *Record {
 type syncState struct {
 	// The reconciler's alone:
 	adopted bool      // the containers of imported instances were looked for
+	away    bool      // nobody has watched the engine since the last look at everything
 	due     time.Time // when everything is looked at again
 
 	mu      sync.Mutex // guards the following
@@ -259,6 +296,7 @@ type syncState struct {
 
 func newSyncState() *syncState {
 	return &syncState{
+		away:    true,
 		pending: map[string]bool{},
 		wake:    make(chan struct{}, 1),
 		tried:   make(chan struct{}),
@@ -343,7 +381,7 @@ func (m *Manager) reconcileLoop() {
 			}
 			lastErr = ""
 		}
-		if err := m.stampAll(m.ctx); err != nil {
+		if err := m.keepAll(m.entries(), stampPause); err != nil {
 			m.log().Warn("writing when instances were last used; will try again", zap.Error(err))
 		}
 		m.followEvents()
@@ -361,7 +399,8 @@ func (m *Manager) followEvents() {
 			return
 		case <-m.sync.wake:
 			prefixes, all := m.sync.take()
-			if all {
+			m.sync.away = m.sync.away || all // a connection is new
+			if m.sync.away {
 				return
 			}
 			for _, prefix := range prefixes {
@@ -385,10 +424,15 @@ func (m *Manager) reconcileAll(ctx context.Context) error {
 	}
 	m.sync.attempted(err)
 	if err != nil {
+		m.sync.away = true
 		return err
 	}
+	s.away, m.sync.away = m.sync.away, false
 	m.settle(ctx, s)
 	m.tendPools()
+	if s.away && m.settings.Load().StartOnBoot {
+		m.bootSoon()
+	}
 	return nil
 }
 

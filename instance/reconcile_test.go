@@ -30,6 +30,8 @@ func TestDecide(t *testing.T) {
 		return func(c *Container) { c.Running, c.ExitCode, c.OOMKilled = false, code, oom }
 	}
 
+	because := func(reason string) func(*Record) { return func(r *Record) { r.Reason = reason } }
+
 	for _, test := range []struct {
 		name      string
 		record    *Record
@@ -50,6 +52,34 @@ func TestDecide(t *testing.T) {
 			"correct abcdefgh to failed: exited 3"},
 		{"running, out of memory", rec(Running), con(exit(137, true)), nil,
 			"correct abcdefgh to failed: exited 137: out of memory"},
+		{"running, ended with the engine", rec(Running), con(exit(143, false)), func(s *snapshot) { s.away = true },
+			"correct abcdefgh to stopped: engine stopped"},
+		{"running, ended with the engine, by a server that calls that an error", rec(Running), con(exit(1, false)), func(s *snapshot) { s.away = true },
+			"correct abcdefgh to stopped: engine stopped"},
+		{"running, out of memory while nobody watched", rec(Running), con(exit(137, true)), func(s *snapshot) { s.away = true },
+			"correct abcdefgh to failed: exited 137: out of memory"},
+		{"running, ended while nobody watched, and another runs on", rec(Running), con(exit(3, false)), func(s *snapshot) {
+			s.away = true
+			s.records["ranonabc"] = rec(Running)
+			s.containers["ranonabc"] = *con()
+		}, "correct abcdefgh to failed: exited 3"},
+		{"running, ended with the engine, and another was restarted by it", rec(Running), con(exit(143, false)), func(s *snapshot) {
+			s.away = true
+			s.records["zrestart"] = rec(Running)
+			s.containers["zrestart"] = *con(func(c *Container) { c.StartedAt = later })
+		}, "correct abcdefgh to stopped: engine stopped\nstart zrestart: its container was restarted from outside"},
+		{"paused for idleness, ended with the engine", rec(Paused, because(ReasonIdle)), con(exit(137, false)), func(s *snapshot) { s.away = true },
+			"correct abcdefgh to stopped: idle"},
+		{"paused by a user, ended with the engine", rec(Paused, because(ReasonUser)), con(exit(137, false)), func(s *snapshot) { s.away = true },
+			"correct abcdefgh to stopped: user"},
+		{"paused by hand, ended with the engine", rec(Paused, because(ReasonPaused)), con(exit(137, false)), func(s *snapshot) { s.away = true },
+			"correct abcdefgh to stopped: engine stopped"},
+		{"paused by a user, stopped by hand", rec(Paused, because(ReasonUser)), con(exit(137, false)), nil,
+			"correct abcdefgh to stopped: user"},
+		{"paused by a user, container gone", rec(Paused, because(ReasonUser)), nil, nil,
+			"correct abcdefgh to stopped: user"},
+		{"paused for idleness, container gone", rec(Paused, because(ReasonIdle)), nil, nil,
+			"correct abcdefgh to stopped: container removed"},
 		{"running, restarted by hand", rec(Running), con(func(c *Container) { c.StartedAt = later }), nil,
 			"start abcdefgh: its container was restarted from outside"},
 		{"running, replaced", rec(Running), con(func(c *Container) { c.ID = "c2" }), nil,
@@ -127,7 +157,7 @@ func TestAYoungContainerIsLookedAtWhenItsGraceEnds(t *testing.T) {
 
 func TestAUserStopOutlivesItsContainer(t *testing.T) {
 	r := &Record{Spec: Spec{Prefix: "abcdefgh"}, Status: Stopped, Reason: ReasonUser, ContainerID: "c1"}
-	next := decideRecord(r, nil).next
+	next := decideRecord(r, nil, false).next
 	if next.Reason != ReasonUser || next.ContainerID != "" {
 		t.Errorf("got reason %q, container %q: no request may wake it, and a start must make a container",
 			next.Reason, next.ContainerID)

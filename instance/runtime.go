@@ -11,7 +11,8 @@ import (
 // suite that both must pass.
 //
 // Methods are safe for concurrent use and bound each engine call by a deadline
-// of their own, so they return even if ctx has none and the engine hangs.
+// of their own, so they return even if ctx has none and the engine hangs; Tail
+// and Watch last.
 // They are idempotent: starting a running container, stopping a stopped one
 // and removing one that is gone are no errors. ref is a container id or a
 // [ContainerName]; a container that is missing (except for Remove), or that is
@@ -58,6 +59,12 @@ type Runtime interface {
 
 	// Logs returns the last lines of the container's output, oldest first.
 	Logs(ctx context.Context, ref string, lines int) ([]string, error)
+
+	// Tail calls tell for the last lines that the container has printed in its
+	// present run, oldest first, and then for each line as it comes. It returns
+	// nil when the run has ended; at once if none goes on. Of a line that is
+	// longer than 4 KiB the rest may be missing.
+	Tail(ctx context.Context, ref string, lines int, tell func(line string)) error
 
 	// Watch calls notify for each change that the engine tells of, until ctx
 	// ends. Events are hints: some get lost, some come twice. After each

@@ -89,7 +89,7 @@ func decideSpare(r *Record, c *Container) *action {
 	case c == nil:
 		return giveUp(ReasonRemoved)
 	case !c.Running:
-		_, reason := howEnded(*c)
+		_, reason := howEnded(*c, false)
 		return giveUp(reason)
 	case c.Paused:
 		return giveUp(ReasonPaused)

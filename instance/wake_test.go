@@ -307,6 +307,7 @@ func TestARestingLeaseIsNoUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	lease.Touch()
 	b.awaitStatus("abcdefgh", instance.Stopped, instance.ReasonIdle)
 	if lease.Endpoint() != nil {
 		t.Error("it still leads to the container")

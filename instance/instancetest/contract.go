@@ -44,7 +44,7 @@ type obligation struct {
 // promises. fixture is called once per obligation.
 func Contract(t *testing.T, fixture func(t *testing.T) Fixture) {
 	for _, obligations := range [][]obligation{
-		creating, starting, pausing, renaming, ending, reading, listening, owning, watching, bounding,
+		creating, starting, pausing, renaming, ending, reading, tailing, listening, owning, watching, bounding,
 	} {
 		for _, o := range obligations {
 			t.Run(o.name, func(t *testing.T) {

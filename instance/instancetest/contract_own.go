@@ -79,6 +79,7 @@ func callsOn(runtime instance.Runtime, ref string) []call {
 		{"Rename", func(ctx context.Context) error { return runtime.Rename(ctx, ref, "anotherone") }},
 		{"Inspect", func(ctx context.Context) error { _, err := runtime.Inspect(ctx, ref); return err }},
 		{"Logs", func(ctx context.Context) error { _, err := runtime.Logs(ctx, ref, 1); return err }},
+		{"Tail", func(ctx context.Context) error { return runtime.Tail(ctx, ref, 1, func(string) {}) }},
 		{"Remove", func(ctx context.Context) error { return runtime.Remove(ctx, ref) }},
 	}
 	if l, ok := runtime.(instance.Listening); ok {

@@ -308,7 +308,7 @@ func (e *Engine) runLocked(c *container, port *published) {
 	alive, kill := context.WithCancel(context.Background())
 	e.lastPID++
 	pid := e.lastPID
-	r := &run{inside: &inside{port: port}, term: term, kill: kill, ended: make(chan struct{})}
+	r := &run{inside: &inside{port: port}, term: term, kill: kill, ended: make(chan struct{}), begun: c.output.size()}
 	if e.addresses {
 		r.inside.address = randomAddress()
 	}

@@ -149,6 +149,28 @@ func (m *Memory) Logs(ctx context.Context, ref string, lines int) (last []string
 	return last, err
 }
 
+// Tail implements instance.Runtime.
+func (m *Memory) Tail(ctx context.Context, ref string, lines int, tell func(string)) error {
+	var c *container
+	var r *run
+	err := m.call(ctx, "Tail", ref, func(context.Context) error {
+		if c = m.own(ref); c == nil {
+			return errNoContainer
+		}
+		m.engine.mu.Lock()
+		defer m.engine.mu.Unlock()
+		r = c.run
+		return nil
+	})
+	if err != nil || r == nil {
+		return err
+	}
+	if err := c.output.tail(ctx, r.begun, lines, r.ended, tell); err != nil {
+		return classify(ctx, err, "Tail", ref)
+	}
+	return nil
+}
+
 // Listening implements instance.Listening.
 func (m *Memory) Listening(ctx context.Context, ref string) (listeners []instance.Listener, err error) {
 	err = m.call(ctx, "Listening", ref, func(context.Context) error {
