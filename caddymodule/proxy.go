@@ -28,6 +28,10 @@ const leaseVar = "sandbox.lease"
 // `reverse_proxy` with `dynamic_upstreams` of the source `sandbox`, as the
 // Caddyfile directive `sandbox_proxy` makes it.
 //
+// Of an instance that sleeps, the visits that the template's `wake` names begin
+// the start, and calls wait for it as long as `hold` says. Requests of machines
+// and pings of pages that were left open are served, but keep nothing awake.
+//
 // It answers for instances that cannot be served: 404 for unknown hosts and
 // ports that were not declared, 503 with Retry-After for instances that do not
 // run and for ports that nothing listens on; and 403 to pages of other sites,

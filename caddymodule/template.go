@@ -139,7 +139,8 @@ type Template struct {
 	Wake string `json:"wake,omitempty"`
 
 	// How long a call waits while its instance starts, before it is answered
-	// with 503; 0 to `10m`. Pages are shown at once. Default: `30s`.
+	// with 503; 0 to `10m`. Instead of a page that somebody opens, one that tells
+	// how far it is comes after a second. Default: `30s`.
 	Hold *caddy.Duration `json:"hold,omitempty"`
 
 	// What about an open WebSocket uses its instance: `data`: what passes over

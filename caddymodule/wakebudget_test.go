@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,6 +25,13 @@ func TestWakeBudgetIsRead(t *testing.T) {
 		if got, err := parseWakeBudget(text); err == nil {
 			t.Errorf("%q: %d, want an error", text, got)
 		}
+	}
+}
+
+func TestAWakeBudgetThatIsNoneIsRefused(t *testing.T) {
+	s := newServer(t)
+	if err := s.load(t, config{sandbox: "wake_budget many"}); err == nil || !strings.Contains(err.Error(), `sandbox: wake_budget: "many" is not a budget`) {
+		t.Errorf("got %v", err)
 	}
 }
 

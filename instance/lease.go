@@ -19,6 +19,7 @@ type Lease struct {
 	template Mode // as configured when the lease was taken
 	release  sync.Once
 	resting  bool // guarded by entry.mu
+	noUse    bool // see AcquireResting
 }
 
 // Acquire takes a lease on a running, ready instance, without any I/O. port is
@@ -29,8 +30,8 @@ func (m *Manager) Acquire(prefix string, port int) (*Lease, error) {
 }
 
 // AcquireResting is Acquire for a request that is no use of the instance, as
-// that of a machine is none: it is served, but keeps nothing awake, and is cut
-// where the instance ends for idleness meanwhile.
+// that of a machine is none: it is served, but keeps nothing awake, whatever
+// passes, and is cut where the instance ends for idleness meanwhile.
 func (m *Manager) AcquireResting(prefix string, port int) (*Lease, error) {
 	return m.acquire(prefix, port, true)
 }
@@ -57,7 +58,7 @@ func (m *Manager) acquire(prefix string, port int, resting bool) (*Lease, error)
 	}
 	return &Lease{
 		Prefix: prefix, Port: e.rec.Port, Template: e.rec.Template, ContainerPort: port,
-		entry: e, manager: m, resting: resting, template: m.settings.Load().Templates[e.rec.Template].Mode,
+		entry: e, manager: m, resting: resting, noUse: resting, template: m.settings.Load().Templates[e.rec.Template].Mode,
 	}, nil
 }
 
@@ -70,7 +71,11 @@ func (l *Lease) Endpoint() *Endpoint {
 }
 
 // Touch tells that the instance is used.
-func (l *Lease) Touch() { l.entry.touch() }
+func (l *Lease) Touch() {
+	if !l.noUse {
+		l.entry.touch()
+	}
+}
 
 func (e *entry) touch() {
 	e.mu.Lock()

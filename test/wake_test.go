@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 )
 
@@ -16,16 +15,6 @@ var (
 	asPerson = header{"Sec-Fetch-Mode", "navigate"}
 	wantHTML = header{"Accept", "text/html"}
 )
-
-// asPerson hides that the browser is a headless one, which wakes nothing.
-func (b *browser) asPerson(t testing.TB) {
-	t.Helper()
-	if _, err := chromedp.Call(b.ctx, emulation.SetUserAgentOverride, emulation.SetUserAgentOverrideParams{
-		UserAgent: "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36",
-	}); err != nil {
-		t.Fatal(err)
-	}
-}
 
 func TestAnIdleViteSleepsUntilAPersonComes(t *testing.T) {
 	if err := makeViteImage(); err != nil {
@@ -60,7 +49,6 @@ func TestAnIdleViteSleepsUntilAPersonComes(t *testing.T) {
 
 	c.api.call(t, http.MethodPatch, "/api/instances/"+made.Prefix, `{"idle_timeout":"10m"}`).expect(t, http.StatusOK, 0)
 	b := openBrowser(t, c)
-	b.asPerson(t)
 	b.open(t, made.URL+path, "html")
 	eventually(t, 60*time.Second, func() error { // the page goes to the app by itself
 		found, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool]("document.querySelector('#counter') !== null"))
