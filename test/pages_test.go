@@ -1,6 +1,7 @@
 package test
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -145,6 +146,26 @@ func TestTheWaitingPageShowsTheStartAndGoesToTheApp(t *testing.T) {
 	}
 	b.landsAt(t, made.URL+deepPath+"#part", `document.querySelector("#root") !== null`)
 	b.obeysPolicy(t)
+}
+
+func TestAVisitWakesTheInstanceAndGetsToTheApp(t *testing.T) {
+	c := startSlow(t)
+	b := openBrowser(t, c)
+	made := c.begin(t, "slow", nil)
+	c.api.awaitStatus(t, 20*time.Second, made.Prefix, "running", "")
+	eventually(t, 20*time.Second, func() error {
+		if !c.api.get(t, made.Prefix).Ready {
+			return errors.New("it is not ready")
+		}
+		return nil
+	})
+	if err := engine.ContainerStop(t.Context(), made.ContainerID, container.StopOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.api.awaitStatus(t, 20*time.Second, made.Prefix, "stopped", "stopped outside")
+	b.visit(t, made.URL+deepPath+"#part")
+	b.awaitSeen(t, 10*time.Second, `document.querySelector("h1")?.textContent ?? ""`, "Starting")
+	b.landsAt(t, made.URL+deepPath+"#part", `document.querySelector("#root") !== null`)
 }
 
 func TestTheWaitingPageGoesToTheAppWithoutScripts(t *testing.T) {
