@@ -74,6 +74,12 @@ type App struct {
 	// `builder_origin`, which may come again. Default: none.
 	BuilderOrigins []string `json:"builder_origins,omitempty"`
 
+	// Whether to start, once Docker is back after a restart of it or of the
+	// machine, the instances that ran when it went down: a few at a time, the
+	// last used first. Those that were asleep or stopped stay so. Otherwise each
+	// is started when its first visitor comes, as `wake` says. Default: false.
+	StartOnBoot bool `json:"start_on_boot,omitempty"`
+
 	// Values for all templates that do not say otherwise. The variables of
 	// `env` are added to each template's own.
 	Defaults *Template `json:"defaults,omitempty"`

@@ -24,7 +24,7 @@ func parseSpan(text string) (instance.Duration, error) {
 	}
 	d, err := caddy.ParseDuration(text)
 	if err != nil {
-		return 0, fmt.Errorf("%q is not a duration: write it like 15m or 2h30m, or never", request.Shorten(text))
+		return 0, fmt.Errorf("%q is not a duration of at most 10 years: write it like 15m or 2h30m, or never", request.Shorten(text))
 	}
 	return instance.Duration(d), nil
 }
@@ -61,6 +61,9 @@ func (t *Template) lifetime(defaults *Template, expand expander) instance.Lifeti
 	return l
 }
 
+// spanAllowed is what may be the value of a time of a lifetime.
+var spanAllowed = []string{"a duration from 1s to 10 years, such as 15m", never, "null for the template's"}
+
 // lifetimeBody are the fields of a call about a lifetime, as they came: absent
 // ones are nil, and null is the template's own.
 type lifetimeBody struct {
@@ -84,14 +87,14 @@ func (b lifetimeBody) change() (func(*instance.Lifetime), error) {
 	} {
 		text, err := textOrNull(each.raw)
 		if err != nil {
-			return nil, request.BadField(each.field, "a duration, such as 15m", never, "null for the template's")
+			return nil, request.BadField(each.field, spanAllowed...)
 		}
 		if text == nil {
 			continue
 		}
 		d, err := parseSpan(*text)
 		if err != nil {
-			return nil, request.BadField(each.field, "a duration, such as 15m", never, "null for the template's")
+			return nil, request.BadField(each.field, spanAllowed...)
 		}
 		*each.into = &d
 	}

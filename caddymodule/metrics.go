@@ -18,13 +18,17 @@ var (
 		"caddy_sandbox_pool_ready", "Number of containers that are ready in the pool of a template.", []string{"template"}, nil)
 )
 
+var wakesDesc = prometheus.NewDesc(
+	"caddy_sandbox_wakes_total", "Number of starts for visitors, by how they went: started, failed, or refused for there were too many.",
+	[]string{"outcome"}, nil)
+
 // instanceMetrics tells how many instances there are. Every configuration has
 // a registry of its own; the numbers come from the one in force.
 type instanceMetrics struct{}
 
 // Describe implements prometheus.Collector.
 func (instanceMetrics) Describe(descs chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{instancesDesc, poolWantedDesc, poolReadyDesc} {
+	for _, desc := range []*prometheus.Desc{instancesDesc, poolWantedDesc, poolReadyDesc, wakesDesc} {
 		descs <- desc
 	}
 }
@@ -42,6 +46,10 @@ func (instanceMetrics) Collect(metrics chan<- prometheus.Metric) {
 			return
 		}
 		metrics <- prometheus.MustNewConstMetric(instancesDesc, prometheus.GaugeValue, float64(page.Total), string(status))
+	}
+	wakes := app.manager().WakeCounts()
+	for outcome, n := range map[string]uint64{"started": wakes.Started, "failed": wakes.Failed, "refused": wakes.Refused} {
+		metrics <- prometheus.MustNewConstMetric(wakesDesc, prometheus.CounterValue, float64(n), outcome)
 	}
 	for template, pool := range app.manager().Pools() {
 		metrics <- prometheus.MustNewConstMetric(poolWantedDesc, prometheus.GaugeValue, float64(pool.Wanted), template)

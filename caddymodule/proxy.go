@@ -96,6 +96,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return nil
 	}
 	caddyhttp.SetVar(r.Context(), leaseVar, lease)
+	if asksForWebSocket(r) {
+		caddyhttp.SetVar(r.Context(), socketVar, h.app.edgeOf(lease.Template).socket)
+	}
 	w, r, done := streaming(w, r)
 	defer done()
 	err = next.ServeHTTP(w, r)

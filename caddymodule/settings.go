@@ -46,6 +46,7 @@ func (a *App) makeSettings(expand expander) (*instance.Settings, error) {
 		URL:             expand(a.URL),
 		PrefixLength:    cmp.Or(a.PrefixLength, defaultPrefixLength),
 		DefaultTemplate: expand(a.DefaultTemplate),
+		StartOnBoot:     a.StartOnBoot,
 		Templates:       make(map[string]instance.Template, len(a.Templates)),
 	}
 	for _, word := range expand.all(a.Reserved) {

@@ -92,7 +92,13 @@ func (a *App) acquire(r *http.Request, t request.Target) (*instance.Lease, error
 
 // waitFor begins or joins the start of an instance and waits for it as long as
 // r is to; the start goes on without it. The body of r is not touched.
+//
+// Over HTTP/1.1, a client that leaves is noticed at once only if it sent no
+// body: net/http looks no further until that has been read.
 func (h *Handler) waitFor(r *http.Request, t request.Target, how reception) (*instance.Lease, error) {
+	if h.app.engine.leaving.Err() != nil {
+		return nil, errLeaving()
+	}
 	ctx, cancel := context.WithTimeout(instance.WithRequestID(r.Context(), requestID(r)), how.waits)
 	defer cancel()
 	stop := context.AfterFunc(h.app.engine.leaving, cancel)

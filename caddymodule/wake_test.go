@@ -542,6 +542,44 @@ func TestWhoWaitsForWhatIsDeletedIsTold(t *testing.T) {
 	})
 }
 
+// A user deletes what is being stopped for idleness, while a call waits for it
+// to wake: one of the two is first, and the other one is told.
+func TestADeletionDuringAHold(t *testing.T) {
+	s := startSleepServer(t, "")
+	for n := range 6 {
+		prefix := fmt.Sprintf("contested%d", n)
+		s.call(t, http.MethodPost, "/api/instances", fmt.Sprintf(`{"prefix":%q,"template":"any"}`, prefix)).expect(t, http.StatusCreated, 0)
+		entered, goOn := s.blockEngine(t, "Stop")
+		s.idleAfter(t, prefix, instance.Duration(time.Second), instance.IdleStop)
+		<-entered
+		answers := make(chan *http.Response, 1)
+		go func() { answers <- s.get(t, hostOf(prefix), "/", asCurl) }()
+		deleted := make(chan answer, 1)
+		go func() { deleted <- s.call(t, http.MethodDelete, "/api/instances/"+prefix, "") }()
+		eventually(t, func() error { // the call waits
+			_, err := inForce.top().manager().Acquire(prefix, 0)
+			if e, ok := errors.AsType[*instance.Error](err); !ok || e.Details["status"] != instance.Starting {
+				return fmt.Errorf("visitors are told %w", err)
+			}
+			return nil
+		})
+		goOn()
+		res, deletion := <-answers, <-deleted
+		switch deletion.Status {
+		case http.StatusOK: // before the start, or after it
+			if res.StatusCode != http.StatusNotFound && res.StatusCode != http.StatusOK && res.StatusCode != http.StatusServiceUnavailable {
+				t.Errorf("it was deleted, and the call got %d %s", res.StatusCode, read(t, res))
+			}
+			s.callURL(t, hostOf(prefix), "/").expect(t, http.StatusNotFound, 1004)
+		default:
+			deletion.expect(t, http.StatusConflict, 1005)
+			if res.StatusCode != http.StatusOK {
+				t.Errorf("it was woken, and the call got %d %s", res.StatusCode, read(t, res))
+			}
+		}
+	}
+}
+
 func TestAStartThatFailsIsToldToAllAndHeldBack(t *testing.T) {
 	s := startSleepServer(t, "")
 	s.asleep(t, "unlucky0", wakeAny)
@@ -632,6 +670,10 @@ func TestAClientBeyondItsBudgetWakesNothing(t *testing.T) {
 	if a.text("limit") != "2/minute" || a.Header.Get("Retry-After") == "" {
 		t.Errorf("got %s, Retry-After %q", a.raw, a.Header.Get("Retry-After"))
 	}
+	if metrics := read(t, s.getAdmin(t, "/metrics")); !strings.Contains(metrics, `caddy_sandbox_wakes_total{outcome="started"} 2`+"\n") ||
+		!strings.Contains(metrics, `caddy_sandbox_wakes_total{outcome="refused"} 1`+"\n") {
+		t.Errorf("the metrics tell of other wakes: %s", metrics)
+	}
 	page := s.get(t, hostOf("sleeping2"), "/", from("192.0.2.1", asBrowser))
 	if page.StatusCode != http.StatusTooManyRequests || page.Header.Get("Retry-After") == "" {
 		t.Errorf("a navigation got %d, Retry-After %q", page.StatusCode, page.Header.Get("Retry-After"))
@@ -652,6 +694,15 @@ func TestAClientBeyondItsBudgetWakesNothing(t *testing.T) {
 			t.Errorf("got %d", res.StatusCode)
 		}
 	}
+}
+
+func (s *server) getAdmin(t *testing.T, path string) *http.Response {
+	t.Helper()
+	res, err := http.Get(s.admin() + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
 }
 
 // Requests, idleness, stops and pauses by users at once: every call is served

@@ -63,11 +63,14 @@ func (c *Client) follow(ctx context.Context, notify func(instance.Event)) (opene
 	// Only now, when nothing more can be missed. The library does not say
 	// whether the stream is open or failed at once; looking once too often
 	// does no harm.
+	c.asleep.forgetAll()
+	defer c.asleep.forgetAll()
 	notify(instance.Event{})
 	for {
 		select { // the library never closes messages
 		case m := <-messages:
 			if prefix := c.prefixOf(m.Actor); prefix != "" {
+				c.asleep.forget(m.Actor.ID)
 				notify(instance.Event{Prefix: prefix})
 			}
 		case <-outgrown:

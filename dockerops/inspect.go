@@ -30,9 +30,11 @@ func (c *Client) Inspect(ctx context.Context, ref string) (instance.Container, e
 const parallelInspects = 4
 
 // List implements instance.Runtime. The engine's list lacks most of what a
-// Container says, so each is inspected; what is removed meanwhile is left out.
+// Container says, so each is inspected, but those that are [asleep] still; what
+// is removed meanwhile is left out.
 func (c *Client) List(ctx context.Context) ([]instance.Container, error) {
 	var summaries []container.Summary
+	era := c.asleep.now()
 	err := c.query(ctx, "listing containers", c.Deadlines.List,
 		func(ctx context.Context, engine *client.Client) (err error) {
 			summaries, err = engine.ContainerList(ctx, container.ListOptions{All: true, Filters: c.ownContainers()})
@@ -41,14 +43,31 @@ func (c *Client) List(ctx context.Context) ([]instance.Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	prefixes := map[string]string{} // by container id
+	listed := make(map[string]container.Summary, len(summaries))
+	var known []instance.Container
+	prefixes := map[string]string{} // by container id, of those that are asked about
 	for _, id := range c.adopted.all() {
 		prefixes[id] = c.adopted.prefixOf(id)
 	}
-	for _, summary := range summaries {
-		prefixes[summary.ID], _ = c.keyOf(summary.Labels, ownName(summary.Names))
+	for _, line := range summaries {
+		listed[line.ID] = line
+		if sleeper, ok := c.asleep.recall(line); ok {
+			known = append(known, sleeper)
+		} else {
+			prefixes[line.ID], _ = c.keyOf(line.Labels, ownName(line.Names))
+		}
 	}
-	return c.inspectAll(ctx, prefixes)
+	found, err := c.inspectAll(ctx, prefixes)
+	if err != nil {
+		return nil, err
+	}
+	c.asleep.keepOnly(listed)
+	for _, each := range found {
+		if line, ok := listed[each.ID]; ok {
+			c.asleep.remember(era, line, each)
+		}
+	}
+	return append(found, known...), nil
 }
 
 // inspectAll looks at containers, given the prefix of each id. Those that are
@@ -172,6 +191,11 @@ func specOf(found container.InspectResponse, img image) instance.Spec {
 	if labels[labelPool] != "" {
 		spec.Spare = spec.Prefix
 		spec.Prefix, _ = instance.KeyOf(nameOf(found))
+	}
+	if spec.LateEnv = labels[labelLateEnv]; spec.LateEnv != "" {
+		for _, each := range found.HostConfig.Mounts {
+			spec.LateDir = each.Source
+		}
 	}
 	spec.ContainerPorts, spec.AnyPort = readPorts(labels[labelPorts])
 	if pids := found.HostConfig.PidsLimit; pids != nil {

@@ -26,6 +26,7 @@ func (c *Client) Start(ctx context.Context, ref string) error {
 			return err
 		}
 	}
+	c.asleep.forget(found.ID)
 	return c.call(ctx, "starting container "+nameOf(found), c.Deadlines.Change,
 		func(ctx context.Context, engine *client.Client) error {
 			return engine.ContainerStart(ctx, found.ID, container.StartOptions{})

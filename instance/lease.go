@@ -98,7 +98,9 @@ func (l *Lease) Release() {
 			return
 		}
 		l.entry.leases--
-		l.entry.lastActive = time.Now()
+		if l.entry.endpoint != nil { // else its end has cut the request
+			l.entry.lastActive = time.Now()
+		}
 	})
 }
 

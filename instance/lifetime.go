@@ -15,14 +15,25 @@ const (
 	IdleDelete OnIdle = "delete" // it is gone
 )
 
-// Duration is a time.Duration that is written as text: 1h30m0s.
+// Duration is a time.Duration that is written as text: 1h30m0s. Zero is never.
 type Duration time.Duration
 
+const never = "never"
+
 // MarshalText implements encoding.TextMarshaler.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+func (d Duration) MarshalText() ([]byte, error) {
+	if d == 0 {
+		return []byte(never), nil
+	}
+	return []byte(time.Duration(d).String()), nil
+}
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (d *Duration) UnmarshalText(text []byte) error {
+	if string(text) == never {
+		*d = 0
+		return nil
+	}
 	parsed, err := time.ParseDuration(string(text))
 	*d = Duration(parsed)
 	return err
@@ -36,7 +47,8 @@ type Lifetime struct {
 	OnIdle      *OnIdle   `json:"on_idle,omitempty"`
 	// TTL is how long after its creation it is deleted, used or not.
 	TTL *Duration `json:"ttl,omitempty"`
-	// DeleteAfterStopped is how long after its end it is deleted.
+	// DeleteAfterStopped is how long after its end, or after somebody touched it
+	// since, it is deleted.
 	DeleteAfterStopped *Duration `json:"delete_after_stopped,omitempty"`
 }
 
@@ -61,8 +73,8 @@ func (l Lifetime) Check() error {
 			continue
 		}
 		if d := time.Duration(*each.value); d < minLifetime || d > maxLifetime {
-			return badField(each.field, fmt.Sprintf("%s is %s: it must be 0 for never, or from %s to 10 years", each.field, d, minLifetime),
-				"0", fmt.Sprintf("%s to %s", minLifetime, maxLifetime))
+			return badField(each.field, fmt.Sprintf("%s is %s: it must be never, or from %s to 10 years", each.field, d, minLifetime),
+				never, fmt.Sprintf("%s to 10 years", minLifetime))
 		}
 	}
 	if l.OnIdle == nil {
@@ -115,19 +127,63 @@ type deadlines struct {
 	deleted time.Time // deleted: it has been stopped for long
 }
 
-// deadlinesOf computes them. active is when r was last used.
-func deadlinesOf(r *Record, l Lifetime, active time.Time) deadlines {
-	d := deadlines{expires: l.TTL.after(r.CreatedAt)}
+// usage is when somebody used an instance.
+type usage struct {
+	last  time.Time // by a request or a call; zero: never
+	since time.Time // nobody did: last, or later where nobody could before
+}
+
+// clock is what times in records are held against.
+type clock struct{ opened, now time.Time }
+
+// believe returns a time that a record has. One in the future was written while
+// the clock was wrong, and counts as that of our start: else a deadline might
+// take years to come.
+func (c clock) believe(at time.Time) time.Time {
+	if at.After(c.now) {
+		return c.opened
+	}
+	return at
+}
+
+// deadlinesOf computes them.
+func deadlinesOf(r *Record, l Lifetime, used usage, c clock) deadlines {
+	d := deadlines{expires: l.TTL.after(c.believe(r.CreatedAt))}
 	switch r.Status {
 	case Running:
-		d.idle = l.IdleTimeout.after(active)
+		d.idle = l.IdleTimeout.after(used.since)
 	case Stopped, Failed, Paused:
 		if r.StoppedAt != nil {
-			d.deleted = l.DeleteAfterStopped.after(*r.StoppedAt)
+			d.deleted = l.DeleteAfterStopped.after(later(c.believe(*r.StoppedAt), used.last))
 		}
 	}
 	return d
 }
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// due says what is to be done to the instance by now, and why; empty: nothing.
+// onIdle is what is done to idle ones.
+func (d deadlines) due(now time.Time, onIdle OnIdle) (do OnIdle, why string) {
+	past := func(at time.Time) bool { return !at.IsZero() && !at.After(now) }
+	switch {
+	case past(d.expires):
+		return IdleDelete, "its lifetime is over"
+	case past(d.deleted):
+		return IdleDelete, "it has been stopped for long"
+	case past(d.idle):
+		return onIdle, whyIdle
+	}
+	return "", ""
+}
+
+// whyIdle is why an instance is ended that nobody uses.
+const whyIdle = "nobody uses it"
 
 // first is the earliest of the deadlines; zero: there is none.
 func (d deadlines) first() time.Time {

@@ -28,7 +28,10 @@ type Settings struct {
 	OwnHosts        []string // custom hosts that nobody gets: sites of ours
 	Templates       map[string]Template
 	DefaultTemplate string // for creates that name none; empty: they must name one
-	Log             *zap.Logger
+	// StartOnBoot has the instances started that ran when the engine went down,
+	// once it is back; else the first visitor of each does.
+	StartOnBoot bool
+	Log         *zap.Logger
 	// Projected is told the path, below the state directory, of each projection
 	// that was written with new bytes. It must not block. Nil: nobody is told.
 	Projected func(path string)
@@ -60,6 +63,8 @@ type Manager struct {
 	gate      *gate
 	sync      *syncState
 	looks     chan struct{} // has an element for each look into a container
+	ends      chan struct{} // has an element for each end that nobody asked for
+	boots     chan struct{} // has an element when instances ended with the engine
 	openedAt  time.Time
 	sooner    chan struct{} // has an element when a deadline came closer
 	nextEnd   atomic.Int64  // the first deadline, in nanoseconds of the Unix time
@@ -69,6 +74,8 @@ type Manager struct {
 	work     sync.WaitGroup
 	inFlight atomic.Int64 // operations in progress
 
+	wakes struct{ started, failed, refused atomic.Uint64 } // see WakeCounts
+
 	opened atomic.Bool // Open has done its work
 
 	mu     sync.RWMutex // guards the following; never held across I/O
@@ -77,6 +84,7 @@ type Manager struct {
 	spares map[string]*entry // by key; nobody but the pools sees them
 	keys   map[string]string // idempotency key to prefix
 	hosts  map[string]string // custom host to prefix: see domains.go
+	births map[string]string // what a container was made for to the other prefix that has it
 }
 
 // entry is one row of the table.
@@ -87,7 +95,9 @@ type entry struct {
 	op         *operation // who may change rec; nil: nobody
 	abandon    func()     // of a spare: ends the operation that makes it
 	missed     bool       // an event came while op held the slot
-	doubted    bool       // its deadline seemed long past in the last sweep
+	doubted    time.Time  // its deadline has seemed long past; zero: it does not
+	routedAt   time.Time  // when it last became reachable; zero: at Open, or never
+	unpausable bool       // the engine failed to, so it is stopped instead
 	reserved   bool       // the intent is not durable yet
 	gone       bool       // no longer in the table
 	crashes    crashLoop
@@ -119,7 +129,10 @@ func New(dir string, openRuntime func(owner string) (Runtime, error)) *Manager {
 		spares:      map[string]*entry{},
 		keys:        map[string]string{},
 		hosts:       map[string]string{},
+		births:      map[string]string{},
 		looks:       make(chan struct{}, parallelLooks),
+		ends:        make(chan struct{}, parallelEnds),
+		boots:       make(chan struct{}, 1),
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	return m
@@ -199,6 +212,7 @@ func (m *Manager) Open() (err error) {
 	m.opened.Store(true)
 	m.work.Go(m.sweepLoop)
 	m.work.Go(m.poolLoop)
+	m.work.Go(m.bootLoop)
 	m.work.Go(m.watch)
 	m.work.Go(m.reconcileLoop)
 	return nil
@@ -434,6 +448,7 @@ func (m *Manager) insert(prefix string, e *entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.tableOf(prefix)[prefix] = e
+	m.bornLocked(e.rec)
 	if key := e.rec.IdempotencyKey; key != "" {
 		m.keys[key] = prefix
 	}
@@ -453,6 +468,9 @@ func (m *Manager) remove(prefix string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.gone = true
+	if m.births[e.rec.Spare] == prefix {
+		delete(m.births, e.rec.Spare)
+	}
 	e.steps.tell()
 	delete(m.keys, e.rec.IdempotencyKey)
 	for _, host := range e.rec.Domains {
@@ -484,6 +502,9 @@ func (e *entry) show(rec *Record) {
 	next := endpointOf(rec)
 	if old != nil && next != nil && old.key == next.key && old.Direct == next.Direct {
 		next = old
+	}
+	if old == nil && next != nil {
+		e.routedAt = time.Now()
 	}
 	if rec.Status == Failed && e.rec.Status != Failed {
 		e.crashes.failed(ran(e.rec, rec))

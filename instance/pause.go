@@ -15,8 +15,19 @@ func (m *Manager) Pause(ctx context.Context, prefix string) (Instance, error) {
 	})
 }
 
+// pauseIdle pauses e because it is idle. Some engines can freeze nothing (a
+// rootless one without delegated cgroups): next time it is stopped instead.
 func (m *Manager) pauseIdle(ctx context.Context, e *entry, op *operation) error {
-	return m.pause(ctx, e, op, ReasonIdle)
+	err := m.pause(ctx, e, op, ReasonIdle)
+	if KindOf(err) == EngineFailed {
+		m.log().Warn("the engine could not pause an idle instance: it runs on, and is stopped when it is idle next",
+			zap.String("prefix", e.record().Prefix), zap.Error(err))
+		e.mu.Lock()
+		e.unpausable = true
+		e.mu.Unlock()
+		return nil
+	}
+	return err
 }
 
 // pause takes e from running to paused. A crash in between leaves a container
@@ -30,8 +41,10 @@ func (m *Manager) pause(ctx context.Context, e *entry, op *operation, reason str
 		return m.save(e, &rec)
 	case rec.Status == Paused:
 		return nil
-	case rec.Status != Running || !rec.Ready:
+	case rec.Status != Running:
 		return Errorf(Busy, "only a running instance can be paused: this one is %s", rec.Status).With("status", rec.Status)
+	case !rec.Ready:
+		return Errorf(Busy, "%s: wait until it does, or stop it", NotAnswering).With("status", rec.Status)
 	}
 	stopped := now()
 	rec.Status, rec.Ready, rec.Reason, rec.StoppedAt = Paused, false, reason, &stopped

@@ -81,6 +81,7 @@ func (m *Manager) start(ctx context.Context, e *entry, op *operation) error {
 	rec := *e.record()
 	switch {
 	case rec.Status == Running && rec.Ready:
+		e.touch() // who asks for it still needs it
 		return nil
 	case rec.Status == Paused:
 		return m.thaw(ctx, e, op, rec)
@@ -122,7 +123,8 @@ func (m *Manager) bringUp(ctx context.Context, e *entry, op *operation, before R
 // It goes by the name: Compose may have made another one since.
 func (m *Manager) startAgain(ctx context.Context, rec *Record, stopFirst bool) (err error) {
 	name := ContainerName(rec.Prefix)
-	if stopFirst {
+	err = m.writeLate(rec)
+	if err == nil && stopFirst {
 		err = m.stopSurely(ctx, name)
 	}
 	if err == nil {
@@ -220,7 +222,8 @@ func (m *Manager) stopIdle(ctx context.Context, e *entry, op *operation) error {
 
 // stopFor takes e to stopped, for that reason.
 func (m *Manager) stopFor(ctx context.Context, e *entry, op *operation, reason string) error {
-	rec := *e.record()
+	before := *e.record()
+	rec := before
 	if rec.Status == Stopped && rec.Reason == ReasonUser {
 		return nil
 	}
@@ -236,6 +239,8 @@ func (m *Manager) stopFor(ctx context.Context, e *entry, op *operation, reason s
 	switch {
 	case KindOf(err) == NotFound:
 		rec.ContainerID = ""
+	case KindOf(err) == EngineDown && reason == ReasonIdle:
+		return errors.Join(err, m.save(e, &before)) // nobody waits for it: it is served until the engine is back
 	case err != nil:
 		return err // still stopping: reconcile finishes it
 	}

@@ -35,6 +35,7 @@ const (
 	resume  verb = "start" // or wait for one that was started
 	correct verb = "correct"
 	discard verb = "remove spare"
+	rename  verb = "rename container of"
 )
 
 // action is one thing to do, and why.
@@ -63,7 +64,9 @@ type snapshot struct {
 	records    map[string]*Record // of instances that no operation holds
 	held       map[string]bool    // prefixes that one does hold
 	containers map[string]Container
-	rebuild    bool // records were lost: containers without one are not orphans
+	births     map[string]string // see Manager.births
+	rebuild    bool              // records were lost: containers without one are not orphans
+	away       bool              // nobody watched the engine until now
 	now        time.Time
 }
 
@@ -71,6 +74,7 @@ type snapshot struct {
 // the order of the prefixes. It does nothing itself.
 func decide(s snapshot) []action {
 	var actions []action
+	engineWent := s.engineWent()
 	for _, prefix := range slices.Sorted(maps.Keys(s.records)) {
 		var c *Container
 		if found, ok := s.containers[prefix]; ok {
@@ -79,10 +83,17 @@ func decide(s snapshot) []action {
 		if c != nil && c.Undescribed {
 			continue
 		}
+		if other := s.misnamed(prefix); c == nil && other != nil {
+			actions = append(actions, action{
+				verb: rename, prefix: prefix, was: s.records[prefix], container: other.ID,
+				cause: "it was made anew from outside, for " + s.records[prefix].Spare,
+			})
+			continue
+		}
 		if s.rebuild && isSpare(prefix) {
 			continue // nothing is removed until somebody has looked
 		}
-		if a := decideRecord(s.records[prefix], c); a != nil {
+		if a := decideRecord(s.records[prefix], c, engineWent); a != nil {
 			a.prefix, a.was = prefix, s.records[prefix]
 			actions = append(actions, *a)
 		}
@@ -91,6 +102,7 @@ func decide(s snapshot) []action {
 		c := s.containers[prefix]
 		switch {
 		case s.records[prefix] != nil || s.held[prefix]:
+		case s.misnames(prefix):
 		case s.rebuild: // adopt has seen to it, or must not
 		case c.Undescribed:
 		case s.old(c):
@@ -98,6 +110,47 @@ func decide(s snapshot) []action {
 		}
 	}
 	return actions
+}
+
+// engineWent reports whether the engine went down since somebody watched it:
+// it takes all containers with it, so where one has run on, it did not. A
+// connection that broke, or a restart of ours, leaves those that run. Where
+// none ran, nothing tells, and it does not matter.
+func (s snapshot) engineWent() bool {
+	if !s.away {
+		return false
+	}
+	for prefix, r := range s.records {
+		c, ok := s.containers[prefix]
+		if ok && c.Running && r.isOf(c) && (r.Status == Running || r.Status == Paused) {
+			return false
+		}
+	}
+	return true
+}
+
+// isOf reports whether r is about this start of c.
+func (r *Record) isOf(c Container) bool {
+	return c.ID == r.ContainerID && startTime(r).Equal(startOf(c))
+}
+
+// misnamed is the container of prefix, under the name of what it was born for:
+// Compose, which knows of no renaming, makes it so from nothing. Nil: there is
+// none.
+func (s snapshot) misnamed(prefix string) *Container {
+	born := s.records[prefix].Spare
+	if c, ok := s.containers[born]; ok && s.births[born] == prefix {
+		return &c
+	}
+	return nil
+}
+
+// misnames reports whether the container of that name is another's, if only it
+// had its own.
+func (s snapshot) misnames(born string) bool {
+	prefix := s.births[born]
+	_, has := s.containers[prefix]
+	return prefix != "" && !has
 }
 
 // old reports whether c has had its grace.
@@ -112,7 +165,7 @@ func (s snapshot) young() time.Duration {
 	var wait time.Duration
 	for prefix, c := range s.containers {
 		left := orphanGrace - s.now.Sub(c.CreatedAt)
-		if s.records[prefix] == nil && !s.held[prefix] && !s.rebuild && !s.old(c) && (wait == 0 || left < wait) {
+		if s.records[prefix] == nil && !s.held[prefix] && !s.misnames(prefix) && !s.rebuild && !s.old(c) && (wait == 0 || left < wait) {
 			wait = left
 		}
 	}
@@ -120,8 +173,8 @@ func (s snapshot) young() time.Duration {
 }
 
 // decideRecord says what is to be done about r whose container is c; nil if
-// there is none.
-func decideRecord(r *Record, c *Container) *action {
+// there is none. engineWent tells that what ended did so with the engine.
+func decideRecord(r *Record, c *Container, engineWent bool) *action {
 	if isSpare(r.Prefix) {
 		return decideSpare(r, c)
 	}
@@ -135,19 +188,19 @@ func decideRecord(r *Record, c *Container) *action {
 	case Starting:
 		return &action{verb: resume, cause: "its start was interrupted"}
 	case Running:
-		return decideRunning(r, c)
+		return decideRunning(r, c, engineWent)
 	case Paused:
-		return decidePaused(r, c)
+		return decidePaused(r, c, engineWent)
 	}
 	return decideStopped(r, c)
 }
 
-func decideRunning(r *Record, c *Container) *action {
+func decideRunning(r *Record, c *Container, engineWent bool) *action {
 	switch {
 	case c == nil:
 		return r.ended(Stopped, ReasonRemoved, nil)
 	case !c.Running:
-		status, reason := howEnded(*c)
+		status, reason := howEnded(*c, engineWent)
 		return r.ended(status, reason, c)
 	case c.ID != r.ContainerID:
 		return &action{verb: resume, cause: "its container was replaced from outside"}
@@ -165,13 +218,21 @@ func decideRunning(r *Record, c *Container) *action {
 	return nil
 }
 
-func decidePaused(r *Record, c *Container) *action {
+// decidePaused keeps the reason of ours of a container that ended while it was
+// frozen, and since when it sleeps: what a user paused no visitor may start.
+func decidePaused(r *Record, c *Container, engineWent bool) *action {
 	switch {
-	case c == nil:
-		return r.ended(Stopped, ReasonRemoved, nil)
-	case !c.Running:
-		status, reason := howEnded(*c)
-		return r.ended(status, reason, c)
+	case c == nil || !c.Running:
+		reason := ReasonRemoved
+		if c != nil {
+			_, reason = howEnded(*c, engineWent)
+		}
+		if r.Reason == ReasonUser || r.Reason == ReasonIdle && c != nil {
+			reason = r.Reason
+		}
+		a := r.ended(Stopped, reason, c)
+		a.next.StoppedAt = r.StoppedAt
+		return a
 	case !c.Paused:
 		return &action{verb: resume, cause: "it was resumed from outside, or its pause was interrupted"}
 	}
@@ -212,9 +273,13 @@ func (r *Record) ended(status Status, reason string, c *Container) *action {
 
 // howEnded tells a container that was stopped from one that ended by itself.
 // Signals end a process with 128 plus their number; a dev server that handles
-// SIGTERM may as well end with 0.
-func howEnded(c Container) (Status, string) {
+// SIGTERM may as well end with 0, and npm with 1: what ended with the engine
+// was stopped, whatever it said.
+func howEnded(c Container, engineWent bool) (Status, string) {
 	if !c.OOMKilled {
+		if engineWent {
+			return Stopped, ReasonEngine
+		}
 		switch c.ExitCode {
 		case 0, 130, 137, 143, 255: // 255: the engine or the machine went down
 			return Stopped, ReasonOutside
@@ -237,7 +302,7 @@ func recordOf(c Container) *Record {
 		r.Status, r.Ready = Running, true
 		return r
 	}
-	status, reason := howEnded(c)
+	status, reason := howEnded(c, false)
 	return r.ended(status, reason, &c).next
 }
 
@@ -246,6 +311,7 @@ func recordOf(c Container) *Record {
 type syncState struct {
 	// The reconciler's alone:
 	adopted bool      // the containers of imported instances were looked for
+	away    bool      // nobody has watched the engine since the last look at everything
 	due     time.Time // when everything is looked at again
 
 	mu      sync.Mutex // guards the following
@@ -259,6 +325,7 @@ type syncState struct {
 
 func newSyncState() *syncState {
 	return &syncState{
+		away:    true,
 		pending: map[string]bool{},
 		wake:    make(chan struct{}, 1),
 		tried:   make(chan struct{}),
@@ -343,7 +410,7 @@ func (m *Manager) reconcileLoop() {
 			}
 			lastErr = ""
 		}
-		if err := m.stampAll(m.ctx); err != nil {
+		if err := m.keepAll(m.entries(), stampPause); err != nil {
 			m.log().Warn("writing when instances were last used; will try again", zap.Error(err))
 		}
 		m.followEvents()
@@ -361,7 +428,8 @@ func (m *Manager) followEvents() {
 			return
 		case <-m.sync.wake:
 			prefixes, all := m.sync.take()
-			if all {
+			m.sync.away = m.sync.away || all // a connection is new
+			if m.sync.away {
 				return
 			}
 			for _, prefix := range prefixes {
@@ -385,10 +453,15 @@ func (m *Manager) reconcileAll(ctx context.Context) error {
 	}
 	m.sync.attempted(err)
 	if err != nil {
+		m.sync.away = true
 		return err
 	}
+	s.away, m.sync.away = m.sync.away, false
 	m.settle(ctx, s)
 	m.tendPools()
+	if s.away && m.settings.Load().StartOnBoot {
+		m.bootSoon()
+	}
 	return nil
 }
 
@@ -398,6 +471,10 @@ func (m *Manager) reconcileOne(ctx context.Context, prefix string) error {
 		containers: map[string]Container{},
 		rebuild:    m.degraded.Load() != nil,
 		now:        time.Now(),
+	}
+	if m.bornElsewhere(prefix) { // the name is wrong: see misnamed
+		m.notify(Event{})
+		return nil
 	}
 	if e := m.row(prefix); e != nil {
 		e.mu.Lock()
@@ -434,7 +511,7 @@ func (m *Manager) observe(ctx context.Context) (snapshot, error) {
 func (m *Manager) snapshot() snapshot {
 	s := snapshot{
 		records: map[string]*Record{}, held: map[string]bool{},
-		containers: map[string]Container{}, rebuild: m.degraded.Load() != nil, now: time.Now(),
+		containers: map[string]Container{}, births: m.allBirths(), rebuild: m.degraded.Load() != nil, now: time.Now(),
 	}
 	for _, table := range []map[string]*entry{m.entries(), m.spareEntries()} {
 		for prefix, e := range table {
@@ -497,22 +574,29 @@ func (m *Manager) removeOrphan(a action) {
 func (m *Manager) doOn(ctx context.Context, e *entry, a action) error {
 	name, do := m.operationFor(a)
 	op := newOperation(ctx, name, WaitReady)
-	if holder, _ := e.tryClaim(op); holder != op {
-		m.lookAgain(e, a.prefix) // somebody else is at it, and knows better
-		return nil
-	}
-	switch {
-	case e.record() != a.was:
-		m.finish(e, op, busy(e.record())) // a caller may have joined it
+	if !e.claimUnchanged(op, a.was) { // somebody else is at it, and knows better
 		m.lookAgain(e, a.prefix)
 		return nil
-	case do == nil:
+	}
+	if do == nil {
 		err := m.save(e, a.next)
 		m.finish(e, op, err)
 		return err
 	}
 	m.run(e, op, func(ctx context.Context) error { return do(ctx, e, op) })
 	return nil
+}
+
+// claimUnchanged gives op the slot of e, if nobody has it and the record is still
+// was. It is one step: others join a start as soon as they see it.
+func (e *entry) claimUnchanged(op *operation, was *Record) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.gone || e.op != nil || e.rec != was {
+		return false
+	}
+	e.op = op
+	return true
 }
 
 // lookAgain has e looked at once nobody is at it: what was decided about it came
@@ -541,9 +625,14 @@ func (m *Manager) operationFor(a action) (name string, do work) {
 	case halt:
 		return "stop", m.stop
 	case discard:
-		return "discard", func(ctx context.Context, e *entry, op *operation) error {
+		return "discard", func(ctx context.Context, _ *entry, op *operation) error {
 			defer m.tendPools()
 			return m.removeSpare(ctx, *a.was, op)
+		}
+	case rename:
+		return "rename", func(ctx context.Context, _ *entry, _ *operation) error {
+			defer m.notify(Event{Prefix: a.prefix})
+			return m.runtime.Rename(ctx, a.container, a.prefix)
 		}
 	case resume:
 		return "start", func(ctx context.Context, e *entry, op *operation) error {
@@ -553,12 +642,26 @@ func (m *Manager) operationFor(a action) (name string, do work) {
 	return "correct", nil
 }
 
+// bornElsewhere reports whether the instance of another prefix has the container
+// that was made for this one.
+func (m *Manager) bornElsewhere(prefix string) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.births[prefix] != ""
+}
+
+func (m *Manager) allBirths() map[string]string {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return maps.Clone(m.births)
+}
+
 // adopt makes the records of containers whose records were lost. One whose
 // record cannot be made stays as it is: a degraded state removes nothing.
 func (m *Manager) adopt(s snapshot) error {
 	var lost []*Record
 	for _, prefix := range slices.Sorted(maps.Keys(s.containers)) {
-		if !s.rebuild || s.records[prefix] != nil || s.held[prefix] || s.containers[prefix].Undescribed {
+		if !s.rebuild || s.misnames(prefix) || s.records[prefix] != nil || s.held[prefix] || s.containers[prefix].Undescribed {
 			continue
 		}
 		rec := recordOf(s.containers[prefix])

@@ -50,6 +50,9 @@ func (m *Manager) Wake(ctx context.Context, prefix string, permit func() error) 
 	}
 	mine := newOperation(ctx, "start", WaitReady)
 	op, err := e.joinOrBegin(mine, permit)
+	if KindOf(err) == RateLimited {
+		m.wakes.refused.Add(1)
+	}
 	if op == mine && !m.spawn(func() { m.wakeUp(e, op) }) {
 		m.giveUp(e, op, errClosing())
 	}
@@ -231,10 +234,18 @@ func (m *Manager) giveUp(e *entry, op *operation, err error) {
 	close(op.done)
 }
 
-// startForVisitors is start. One that did not begin, and left e asleep, would
-// be tried again by the next visitor: it is held back as one that failed.
+// startForVisitors is start. What is ready counts as used, so that it does not
+// fall asleep again before they are served. A start that did not begin, and left
+// e asleep, would be tried again by the next visitor: it is held back as one
+// that failed.
 func (m *Manager) startForVisitors(ctx context.Context, e *entry, op *operation) error {
 	err := m.start(ctx, e, op)
+	if err == nil {
+		m.wakes.started.Add(1)
+		e.touch()
+		return nil
+	}
+	m.wakes.failed.Add(1)
 	switch KindOf(err) {
 	case EngineFailed, PortTaken, ImageMissing, Timeout, StateFailed, DiskFull:
 	default: // an engine that is down says so at once
@@ -246,6 +257,14 @@ func (m *Manager) startForVisitors(ctx context.Context, e *entry, op *operation)
 		e.crashes.failed(0)
 	}
 	return err
+}
+
+// WakeCounts are the starts for visitors, by how they went.
+type WakeCounts struct{ Started, Failed, Refused uint64 }
+
+// WakeCounts counts them since the Manager was made.
+func (m *Manager) WakeCounts() WakeCounts {
+	return WakeCounts{m.wakes.started.Load(), m.wakes.failed.Load(), m.wakes.refused.Load()}
 }
 
 // wait takes one of the places of those who wait for e.

@@ -70,6 +70,11 @@ type createRequest struct {
 	Env      map[string]string `json:"env,omitempty"`
 	Labels   map[string]string `json:"labels,omitempty"`
 	Ports    []int             `json:"ports,omitempty"`
+
+	IdleTimeout        string `json:"idle_timeout,omitempty"`
+	OnIdle             string `json:"on_idle,omitempty"`
+	TTL                string `json:"ttl,omitempty"`
+	DeleteAfterStopped string `json:"delete_after_stopped,omitempty"`
 }
 
 // header is one header field of a request.

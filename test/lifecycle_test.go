@@ -53,6 +53,7 @@ func sameInstance(t testing.TB, got, want instanceView) {
 	t.Helper()
 	timeless := func(i instanceView) string {
 		i.CreatedAt, i.StartedAt, i.StoppedAt, i.LastActiveAt = time.Time{}, nil, nil, nil
+		i.IdleAt, i.ExpiresAt, i.DeleteAt = nil, nil, nil
 		return fmt.Sprintf("%+v", i)
 	}
 	if timeless(got) != timeless(want) {
