@@ -3,6 +3,7 @@
   const says = document.getElementById("says"), steps = [...document.querySelectorAll("[data-phase]")];
   if (log) log.scrollTop = log.scrollHeight;
   if (form) form.action += location.hash; // the answer leads back here
+  if (data.refresh) setTimeout(() => location.reload(), 1000 * data.refresh);
   if (!data.events) return;
 
   // What was sent is not sent again. A page that found something out at once

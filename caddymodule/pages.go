@@ -192,6 +192,9 @@ func writePage(w http.ResponseWriter, r *http.Request, err error, log *zap.Logge
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Referrer-Policy", "same-origin") // it tells a form's answer where to lead back to
 	setRetryAfter(w, e)
+	if page.Name == startingName {
+		header.Set("Retry-After", "1") // whatever was known of it when e came about
+	}
 	w.WriteHeader(failures[e.Kind].status)
 	_, _ = w.Write(body) // that the client has gone is no concern of ours
 	return true

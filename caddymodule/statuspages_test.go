@@ -96,7 +96,7 @@ func TestWhatIsSaidOfAnInstanceThatDoesNotRun(t *testing.T) {
 }
 
 func TestAFormThatWasSentIsNotSentAgain(t *testing.T) {
-	s := startServer(t, config{})
+	s := startServer(t, config{templates: webTemplate("hold 0s")})
 	s.begin(t, "slowpoke", `"TEST_MODE":"slow","TEST_DELAY":"1m"`)
 	res := s.do(t, http.MethodPost, hostOf("slowpoke"), "/order", asBrowser, "pizza=1")
 	body := read(t, res)

@@ -125,7 +125,7 @@ type feed struct {
 	mu    sync.Mutex // guards the following
 	lines []string   // the last ones
 	count int        // of all lines so far
-	steps steps
+	news  news
 }
 
 // joinFeed adds a viewer; begin tells that the caller has to begin the feed.
@@ -158,7 +158,7 @@ func (f *feed) add(line string) {
 	}
 	f.lines = append(f.lines, Printable(line))
 	f.count++
-	f.steps.tell()
+	f.news.tell()
 }
 
 // since returns the lines from number n on, as far as they are kept.
@@ -166,7 +166,7 @@ func (f *feed) since(n int) (lines []string, next int, more <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	missed := min(f.count-n, len(f.lines))
-	return append(lines, f.lines[len(f.lines)-missed:]...), f.count, f.steps.watch()
+	return append(lines, f.lines[len(f.lines)-missed:]...), f.count, f.news.await()
 }
 
 // follow passes on what each run of e's container prints, until its last

@@ -49,31 +49,36 @@ func (m *Manager) Progress(prefix string) (p Progress, changed <-chan struct{}, 
 		p.Failures = e.crashes.failures
 		p.StartIn = max(0, time.Until(e.crashes.until)-patience)
 	}
-	return p, e.steps.watch(), nil
+	return p, e.steps.await(), nil
 }
 
-// steps are those of the present run of an entry's container, and who waits
-// for the next one. The entry's mu guards it.
+// news is what others wait for. Its user guards it.
+type news struct {
+	came chan struct{} // closed with the next; nil: nobody waits
+}
+
+// await returns what is closed when there is news.
+func (n *news) await() <-chan struct{} {
+	if n.came == nil {
+		n.came = make(chan struct{})
+	}
+	return n.came
+}
+
+func (n *news) tell() {
+	if n.came != nil {
+		close(n.came)
+		n.came = nil
+	}
+}
+
+// steps are those of the present run of an entry's container. The entry's mu
+// guards it.
 type steps struct {
-	changed chan struct{} // closed at the next change; nil: nobody waits for it
-	runs    int           // starts of the container that this process has seen
-	started bool          // the container runs, on its way up
-	open    bool          // its dev server takes connections
-}
-
-func (s *steps) watch() <-chan struct{} {
-	if s.changed == nil {
-		s.changed = make(chan struct{})
-	}
-	return s.changed
-}
-
-// tell wakes those who wait for a change.
-func (s *steps) tell() {
-	if s.changed != nil {
-		close(s.changed)
-		s.changed = nil
-	}
+	news
+	runs    int  // starts of the container that this process has seen
+	started bool // the container runs, on its way up
+	open    bool // its dev server takes connections
 }
 
 func (e *entry) phaseLocked() Phase {
@@ -130,5 +135,5 @@ func (e *entry) currentRun() (run int, changed <-chan struct{}) {
 	if e.steps.started {
 		run = e.steps.runs
 	}
-	return run, e.steps.watch()
+	return run, e.steps.await()
 }
