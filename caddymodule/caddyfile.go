@@ -39,6 +39,7 @@ func init() {
 //	    tls_budget       <number>/hour|day|week
 //	    tls_ahead        on|off
 //	    start_on_boot    on|off
+//	    wake_budget      <number>/minute
 //	    defaults {
 //	        # the words of a template
 //	    }
@@ -59,6 +60,7 @@ func init() {
 //	        pids    <number>
 //	        ready   <duration>
 //	        inject  all|env|none
+//	        pool    <number>
 //	        dev         auto|vite|next|webpack|none
 //	        host_header auto|preserve|localhost
 //
@@ -111,6 +113,7 @@ func (a *App) words() words {
 		"tls_budget":       textWord(&a.TLSBudget),
 		"tls_ahead":        onOffWord(&a.TLSAhead),
 		"start_on_boot":    onOffWord(&a.StartOnBoot),
+		"wake_budget":      textWord(&a.WakeBudget),
 		"defaults":         {parse: a.parseDefaults},
 		"template":         {parse: a.parseTemplate, repeatable: true},
 		"reload_hook":      {parse: a.parseReloadHook, repeatable: true},
@@ -153,6 +156,7 @@ func (t *Template) words() words {
 		"pids":    intWord(&t.Pids),
 		"ready":   durationWord(&t.Ready),
 		"inject":  textWord(&t.Inject),
+		"pool":    countWord(&t.Pool),
 
 		"dev":         textWord(&t.Dev),
 		"host_header": textWord(&t.HostHeader),

@@ -55,7 +55,7 @@ type edge struct {
 	hold   time.Duration
 	socket socketActivity
 	logs   logsFor
-	pages  string // folder of the operator's own pages; empty: ours
+	own    *ownPages // the operator's own pages; nil: ours
 }
 
 // edge checks what t says to visitors.
@@ -71,7 +71,6 @@ func (t *Template) edge(defaults *Template, expand expander) (edge, error) {
 		hold:   defaultHold,
 		socket: socketActivity(expand(cmp.Or(t.WebSocketActivity, defaults.WebSocketActivity, string(socketData)))),
 		logs:   logsFor(expand(cmp.Or(t.PageLogs, defaults.PageLogs, string(logsAuthenticated)))),
-		pages:  expand(cmp.Or(t.Pages, defaults.Pages)),
 	}
 	if hold := cmp.Or(t.Hold, defaults.Hold); hold != nil {
 		made.hold = time.Duration(*hold)
@@ -86,14 +85,18 @@ func (t *Template) edge(defaults *Template, expand expander) (edge, error) {
 	case made.hold < 0 || made.hold > maxHold:
 		return made, errors.New("hold: it must be from 0 to 10m")
 	}
+	var err error
+	if made.own, err = loadPages(expand(cmp.Or(t.Pages, defaults.Pages))); err != nil {
+		return made, fmt.Errorf("pages: %w", err)
+	}
 	return made, nil
 }
 
 // edgeOf returns what visitors of instances of a template meet. One that was
-// taken out of the configuration is like one that says nothing.
+// taken out of the configuration is like one that says nothing; so is none.
 func (a *App) edgeOf(template string) edge {
 	if found, ok := a.edges[template]; ok {
 		return found
 	}
-	return edge{wake: wakeNavigate, hold: defaultHold, socket: socketData, logs: logsAuthenticated}
+	return a.edges[""]
 }

@@ -65,7 +65,10 @@ func (a *App) makeSettings(expand expander) (*instance.Settings, error) {
 	if err := checkURL(s.URL); err != nil {
 		return nil, fmt.Errorf("url: %w", err)
 	}
-	a.edges = make(map[string]edge, len(a.Templates))
+	a.edges = make(map[string]edge, len(a.Templates)+1)
+	if a.edges[""], err = a.Defaults.edge(nil, expand); err != nil {
+		return nil, fmt.Errorf("defaults: %w", err)
+	}
 	for name, t := range a.Templates {
 		if s.Templates[name], err = t.make(name, a.Defaults, expand); err != nil {
 			return nil, fmt.Errorf("template %q: %w", name, err)

@@ -91,6 +91,14 @@ type Template struct {
 	// create win; NODE_OPTIONS is added to. Default: `all`.
 	Inject string `json:"inject,omitempty"`
 
+	// How many containers are kept started and ready for creates, which then
+	// are answered in milliseconds; 0 to 100. A create takes one if it asks for
+	// nothing that a container has to be made for: no `prefix`, `port`, `ports`,
+	// `env` or `labels`. They are nobody's until then, but need the memory, CPUs
+	// and ports of instances; ports they give up where there are no others.
+	// Default: 0.
+	Pool *int `json:"pool,omitempty"`
+
 	// How long nobody has to have used an instance until `on_idle` is done to
 	// it. A request uses it for as long as it lasts; an open WebSocket only while
 	// something passes that is no keep-alive, see `websocket_activity`. A
@@ -128,7 +136,8 @@ type Template struct {
 
 	// What about an open WebSocket uses its instance: `data`: what passes over
 	// it, in either direction, but for the keep-alives of dev servers and of the
-	// protocol; `open`: that it is open; `none`: nothing. Default: `data`.
+	// protocol; `open`: that it is open; `none`: nothing, once it is open. It
+	// holds for those that are opened from then on. Default: `data`.
 	WebSocketActivity string `json:"websocket_activity,omitempty"`
 
 	// Who sees the last lines of the log of an instance on the pages that are
@@ -177,6 +186,7 @@ func (t *Template) make(name string, defaults *Template, expand expander) (insta
 		},
 		Inject:   instance.Inject(expand(cmp.Or(t.Inject, defaults.Inject, string(instance.InjectAll)))),
 		Lifetime: t.lifetime(defaults, expand),
+		Pool:     t.pool(defaults),
 	}
 	maps.Copy(made.Env, defaults.Env)
 	maps.Copy(made.Env, t.Env)
@@ -227,6 +237,8 @@ func checkTemplate(t instance.Template) error {
 		return fmt.Errorf("pids: %d is less than 1", t.Pids)
 	case t.Ready < 0:
 		return fmt.Errorf("ready: %s is negative", t.Ready)
+	case t.Pool < 0 || t.Pool > instance.MaxPool:
+		return fmt.Errorf("pool: %d is not from 0 to %d", t.Pool, instance.MaxPool)
 	}
 	if err := t.Lifetime.Check(); err != nil {
 		return err

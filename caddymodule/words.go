@@ -89,6 +89,17 @@ func intWord[T int | int64](into *T) word {
 	})
 }
 
+// countWord is for a number that may be 0, which is not the same as none.
+func countWord(into **int) word {
+	return oneValue(into, func(s string) (*int, error) {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a whole number", s)
+		}
+		return &n, nil
+	})
+}
+
 func numberWord(into *float64) word {
 	return oneValue(into, func(s string) (float64, error) {
 		n, err := strconv.ParseFloat(s, 64)

@@ -98,7 +98,7 @@ func (c *Client) containerLabels(spec instance.Spec, img image, hash string) map
 	labels := sandboxLabels(spec, c.owner)
 	maps.Copy(labels, map[string]string{
 		composeProject:    c.project,
-		composeService:    spec.Prefix,
+		composeService:    spec.BornFor(),
 		composeOneoff:     "False",
 		composeNumber:     "1",
 		composeConfigHash: hash,

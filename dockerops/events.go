@@ -98,11 +98,15 @@ func (c *Client) watchedEvents() (filter filters.Args, outgrown <-chan struct{})
 	return filter, outgrown
 }
 
-// prefixOf is that of the container that an event is about; empty if that is
-// somebody else's.
+// prefixOf is that of the container that an event is about, or a spare's key;
+// empty if that is somebody else's.
 func (c *Client) prefixOf(actor events.Actor) string {
-	if actor.Attributes[labelManager] == c.owner {
-		return actor.Attributes[labelPrefix]
+	if labels := actor.Attributes; labels[labelManager] == c.owner {
+		if labels[labelPool] == "" {
+			return labels[labelPrefix]
+		}
+		key, _ := instance.KeyOf(labels["name"]) // as it is now
+		return key
 	}
 	return c.adopted.prefixOf(actor.ID)
 }

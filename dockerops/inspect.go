@@ -54,7 +54,7 @@ func (c *Client) List(ctx context.Context) ([]instance.Container, error) {
 		if sleeper, ok := c.asleep.recall(line); ok {
 			known = append(known, sleeper)
 		} else {
-			prefixes[line.ID] = line.Labels[labelPrefix]
+			prefixes[line.ID], _ = c.keyOf(line.Labels, ownName(line.Names))
 		}
 	}
 	found, err := c.inspectAll(ctx, prefixes)
@@ -136,11 +136,9 @@ func (c *Client) ask(ctx context.Context, ref string) (found container.InspectRe
 	return found, err
 }
 
-// owns reports whether found is an instance's container. With the labels goes
-// the name: `docker compose run` makes containers that have the labels alone.
+// owns reports whether found is an instance's container, or a spare's.
 func (c *Client) owns(found container.InspectResponse) bool {
-	labels := found.Config.Labels
-	ours := labels[labelManager] == c.owner && nameOf(found) == instance.ContainerName(labels[labelPrefix])
+	_, ours := c.keyOf(found.Config.Labels, nameOf(found))
 	return ours || c.adopted.prefixOf(found.ID) != ""
 }
 
@@ -159,6 +157,7 @@ func (c *Client) describe(ctx context.Context, found container.InspectResponse) 
 	state := found.State
 	return instance.Container{
 		ID:         found.ID,
+		ImageID:    found.Image,
 		Spec:       spec,
 		Running:    state.Running, // paused ones too
 		Paused:     state.Paused,
@@ -188,6 +187,10 @@ func specOf(found container.InspectResponse, img image) instance.Spec {
 		Memory:        found.HostConfig.Memory,
 		CPUs:          cpusOf(found.HostConfig.NanoCPUs),
 		Labels:        callerLabels(labels),
+	}
+	if labels[labelPool] != "" {
+		spec.Spare = spec.Prefix
+		spec.Prefix, _ = instance.KeyOf(nameOf(found))
 	}
 	spec.ContainerPorts, spec.AnyPort = readPorts(labels[labelPorts])
 	if pids := found.HostConfig.PidsLimit; pids != nil {

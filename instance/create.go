@@ -53,7 +53,7 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (Instance, erro
 	if first, err := m.firstAnswer(req.IdempotencyKey, hash); first != nil || err != nil {
 		return m.join(ctx, first, req, err)
 	}
-	rec, err := m.plan(req)
+	rec, spare, err := m.plan(req)
 	if err != nil {
 		return Instance{}, err
 	}
@@ -64,7 +64,13 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (Instance, erro
 	op := newOperation(ctx, "create", req.Wait)
 	e := &entry{rec: rec, op: op, reserved: true}
 	if winner, err := m.reserve(e, req.Prefix == nil); winner != nil || err != nil {
+		m.letGo(spare)
 		return m.join(ctx, winner, req, err)
+	}
+	if spare != nil {
+		op.passed("reserved")
+		m.run(e, op, func(ctx context.Context) error { return m.createFrom(ctx, spare, e, op) })
+		return m.await(ctx, e, op, req.Wait)
 	}
 	if op.quit, err = m.gate.join(); err != nil {
 		m.remove(rec.Prefix)
@@ -76,26 +82,31 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (Instance, erro
 	return m.await(ctx, e, op, req.Wait)
 }
 
-// plan turns the request into the record that it asks for, without a port.
-func (m *Manager) plan(req CreateRequest) (*Record, error) {
+// plan turns the request into the record that it asks for, without a port. If
+// there is a spare to take, that is seized.
+func (m *Manager) plan(req CreateRequest) (planned *Record, spare *entry, err error) {
 	s := m.settings.Load()
 	name, template, err := s.template(req.Template)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	prefix := generatePrefix(s.PrefixLength)
 	if req.Prefix != nil {
 		prefix = *req.Prefix
 		if err := checkPrefix(prefix, s.Reserved); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
+	}
+	spare = m.seizeSpare(req, name)
+	if spare != nil && req.Prefix == nil {
+		prefix = spare.record().Spare
 	}
 	return &Record{
 		Spec:      template.spec(prefix, name, req, s),
 		Lifetime:  req.Lifetime,
 		Status:    Creating,
 		CreatedAt: now(),
-	}, nil
+	}, spare, nil
 }
 
 // template finds the template that a caller named, or the default one.
@@ -125,7 +136,7 @@ func (m *Manager) reserve(e *entry, generated bool) (winner *entry, err error) {
 			return first, checkSame(first.record(), e.rec.RequestHash)
 		}
 	}
-	if m.table[e.rec.Prefix] != nil {
+	if m.table[e.rec.Prefix] != nil || !generated && m.spares[spareKey(e.rec.Prefix)] != nil {
 		if generated { // 36^8 at the least: do not trust the source of randomness any more
 			return nil, Errorf(Internal, "generated the prefix %s twice", e.rec.Prefix)
 		}
@@ -141,7 +152,7 @@ func (m *Manager) reserve(e *entry, generated bool) (winner *entry, err error) {
 // create does the work: intent, container, readiness, record; or undoes it.
 func (m *Manager) create(ctx context.Context, e *entry, op *operation, port *int) error {
 	rec := *e.record()
-	if err := m.writeIntent(e, &rec, port); err != nil {
+	if err := m.writeIntent(ctx, e, &rec, port); err != nil {
 		m.remove(rec.Prefix)
 		return err
 	}
@@ -171,7 +182,7 @@ func (m *Manager) build(ctx context.Context, e *entry, op *operation, rec *Recor
 	if err != nil {
 		return err
 	}
-	if told := m.settings.Load().Created; told != nil {
+	if told := m.settings.Load().Created; told != nil && !isSpare(rec.Prefix) {
 		told(rec.Prefix)
 	}
 	err = m.complete(ctx, e, op, rec)
@@ -186,7 +197,7 @@ func (m *Manager) complete(ctx context.Context, e *entry, op *operation, rec *Re
 	if err := m.recordStart(ctx, e, op, rec); err != nil {
 		return err
 	}
-	if err := m.awaitReady(ctx, rec); err != nil {
+	if err := m.awaitReady(ctx, rec, e.opened); err != nil {
 		return err
 	}
 	rec.Status, rec.Ready = Running, true
@@ -196,8 +207,8 @@ func (m *Manager) complete(ctx context.Context, e *entry, op *operation, rec *Re
 	return err
 }
 
-func (m *Manager) writeIntent(e *entry, rec *Record, port *int) (err error) {
-	if rec.Port, err = m.ports.take(port, m.settings.Load().Ports); err != nil {
+func (m *Manager) writeIntent(ctx context.Context, e *entry, rec *Record, port *int) (err error) {
+	if rec.Port, err = m.takePort(ctx, port); err != nil {
 		return err
 	}
 	intent := *rec
@@ -239,7 +250,7 @@ func (m *Manager) launch(ctx context.Context, rec *Record, fixed bool) error {
 		if time.Since(begun) > portDeadline {
 			return Errorf(NoFreePort, "no port found in %s that Docker can bind", portDeadline).With("range", r.String())
 		}
-		next, err := m.ports.take(nil, r)
+		next, err := m.nextPort(ctx, rec)
 		if err != nil {
 			return err
 		}
@@ -281,6 +292,7 @@ func (m *Manager) recordStart(ctx context.Context, e *entry, op *operation, rec 
 		return lostContainer(err)
 	}
 	rec.follow(c)
+	e.ranUp()
 	if op.wait == WaitStarted {
 		running := *rec
 		running.Status = Running
@@ -322,6 +334,9 @@ func (r *Record) follow(c Container) {
 	started := c.StartedAt.UTC().Truncate(time.Millisecond)
 	r.Adopted = r.Adopted && r.ContainerID == c.ID
 	r.ContainerID, r.StartedAt, r.Address = c.ID, &started, ""
+	if isSpare(r.Prefix) {
+		r.ImageID = c.ImageID
+	}
 	if c.Address.IsValid() {
 		r.Address = c.Address.String()
 	}

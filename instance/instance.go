@@ -79,7 +79,10 @@ type Instance struct {
 // Spec is the container that an instance is to have: all that a [Runtime]
 // needs to make it, and all that survives in .instances.json.
 type Spec struct {
-	Prefix        string     `json:"prefix"`
+	Prefix string `json:"prefix"` // of a spare: its key
+	// Spare is the prefix that the container was made for if it came from a
+	// pool; empty: it did not. See BornFor.
+	Spare         string     `json:"spare,omitempty"`
 	Port          int        `json:"port"` // host port, on 127.0.0.1
 	Template      string     `json:"template"`
 	Generation    int        `json:"generation"` // counts the containers that this prefix has had
@@ -136,6 +139,9 @@ type Record struct {
 	// IdempotencyKey and RequestHash let a retried create find its first answer.
 	IdempotencyKey string `json:"idempotency_key,omitempty"`
 	RequestHash    string `json:"request_hash,omitempty"`
+	// Recipe and ImageID tell whether a spare is still what its template asks for.
+	Recipe  string `json:"recipe,omitempty"`
+	ImageID string `json:"image_id,omitempty"`
 }
 
 func (r *Record) view(s *Settings) Instance {

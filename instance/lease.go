@@ -25,6 +25,17 @@ type Lease struct {
 // the container port that is wanted, zero for the dev server's. Whoever gets a
 // lease must release it. Errors: NotFound, NoSuchPort, NotRunning, NotOpen.
 func (m *Manager) Acquire(prefix string, port int) (*Lease, error) {
+	return m.acquire(prefix, port, false)
+}
+
+// AcquireResting is Acquire for a request that is no use of the instance, as
+// that of a machine is none: it is served, but keeps nothing awake, and is cut
+// where the instance ends for idleness meanwhile.
+func (m *Manager) AcquireResting(prefix string, port int) (*Lease, error) {
+	return m.acquire(prefix, port, true)
+}
+
+func (m *Manager) acquire(prefix string, port int, resting bool) (*Lease, error) {
 	e, err := m.find(prefix)
 	if err != nil {
 		return nil, err
@@ -35,16 +46,18 @@ func (m *Manager) Acquire(prefix string, port int) (*Lease, error) {
 		return nil, noSuchPort(port)
 	}
 	if e.endpoint == nil {
-		return nil, notRunning(e.rec)
+		return nil, e.notRunningLocked()
 	}
 	if port == e.rec.ContainerPort {
 		port = 0
 	}
-	e.leases++
-	e.lastActive = time.Now()
+	if !resting {
+		e.leases++
+		e.lastActive = time.Now()
+	}
 	return &Lease{
 		Prefix: prefix, Port: e.rec.Port, Template: e.rec.Template, ContainerPort: port,
-		entry: e, manager: m, template: m.settings.Load().Templates[e.rec.Template].Mode,
+		entry: e, manager: m, resting: resting, template: m.settings.Load().Templates[e.rec.Template].Mode,
 	}, nil
 }
 
@@ -94,6 +107,17 @@ func (l *Lease) Release() {
 // NotAnswering is said of an instance whose container runs while its dev
 // server does not answer, yet or any more.
 const NotAnswering = "the instance is running, but its dev server does not answer"
+
+// notRunningLocked is said to a visitor of e. One that is being woken starts,
+// for him, whatever has to end first.
+func (e *entry) notRunningLocked() error {
+	if e.waking == nil {
+		return notRunning(e.rec)
+	}
+	rec := *e.rec
+	rec.Status, rec.Reason = Starting, ""
+	return notRunning(&rec)
+}
 
 func notRunning(r *Record) error {
 	err := &Error{

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 )
 
 // Settings are the part of a configuration that a [Manager] works by. They are
@@ -43,7 +44,7 @@ type Settings struct {
 // happens to them. Safe for concurrent use.
 //
 // It has two kinds of goroutines, both ended by Close: the background ones
-// (store writer, watcher, reconciler) and one for each operation in progress.
+// (store writer, watcher, reconciler, sweeper, pools) and one for each operation in progress.
 // Operations run on the Manager's context, so they outlive the caller who
 // asked for them.
 type Manager struct {
@@ -57,6 +58,8 @@ type Manager struct {
 	runtime   Runtime
 	store     *store
 	ports     *ports
+	seekers   atomic.Int64 // operations that look for a port where none is left
+	pools     *pools
 	gate      *gate
 	sync      *syncState
 	looks     chan struct{} // has an element for each look into a container
@@ -71,11 +74,14 @@ type Manager struct {
 	work     sync.WaitGroup
 	inFlight atomic.Int64 // operations in progress
 
+	wakes struct{ started, failed, refused atomic.Uint64 } // see WakeCounts
+
 	opened atomic.Bool // Open has done its work
 
 	mu     sync.RWMutex // guards the following; never held across I/O
 	closed bool
 	table  map[string]*entry
+	spares map[string]*entry // by key; nobody but the pools sees them
 	keys   map[string]string // idempotency key to prefix
 	hosts  map[string]string // custom host to prefix: see domains.go
 }
@@ -86,6 +92,7 @@ type entry struct {
 	rec        *Record    // replaced, never changed
 	endpoint   *Endpoint  // set while the instance runs and is ready
 	op         *operation // who may change rec; nil: nobody
+	abandon    func()     // of a spare: ends the operation that makes it
 	missed     bool       // an event came while op held the slot
 	doubted    time.Time  // its deadline has seemed long past; zero: it does not
 	routedAt   time.Time  // when it last became reachable; zero: at Open, or never
@@ -93,12 +100,17 @@ type entry struct {
 	reserved   bool       // the intent is not durable yet
 	gone       bool       // no longer in the table
 	crashes    crashLoop
-	waiters    int // visitors that wait for it to wake
+	waking     *operation    // a start for visitors, before it has the slot
+	waiters    int           // visitors that wait for a start
+	wakes      *rate.Limiter // of such starts; nil: there was none
 	leases     int
 	lastActive time.Time
 	lessons    map[int]lesson // by container port, zero for the dev server's
 	certified  []int          // undeclared ports whose hosts got a certificate: see Certify
 	look       *look          // the last one; nil: nobody has looked
+	steps      steps          // see progress.go
+	words      *lastWords     // nil: nobody has asked for them
+	feed       *feed          // nil: nobody sees the output
 }
 
 // New returns a Manager of the state directory dir. It does no I/O: see Open.
@@ -111,7 +123,9 @@ func New(dir string, openRuntime func(owner string) (Runtime, error)) *Manager {
 		gate:        newGate(),
 		sync:        newSyncState(),
 		sooner:      make(chan struct{}, 1),
+		pools:       newPools(),
 		table:       map[string]*entry{},
+		spares:      map[string]*entry{},
 		keys:        map[string]string{},
 		hosts:       map[string]string{},
 		looks:       make(chan struct{}, parallelLooks),
@@ -127,6 +141,8 @@ func New(dir string, openRuntime func(owner string) (Runtime, error)) *Manager {
 func (m *Manager) Use(s *Settings) {
 	old := m.settings.Swap(s)
 	m.sweepSoon() // templates may end instances otherwise
+	m.pools.forgive()
+	m.tendPools()
 	if old == nil || old.Domain == s.Domain {
 		return
 	}
@@ -195,6 +211,7 @@ func (m *Manager) Open() (err error) {
 	m.opened.Store(true)
 	m.work.Go(m.sweepLoop)
 	m.work.Go(m.bootLoop)
+	m.work.Go(m.poolLoop)
 	m.work.Go(m.watch)
 	m.work.Go(m.reconcileLoop)
 	return nil
@@ -211,7 +228,7 @@ func (m *Manager) beginStore(runtime Runtime, loaded state) error {
 			return err
 		}
 	}
-	return m.store.begin(loaded.Instances, projections)
+	return m.store.begin(loaded.records(), projections)
 }
 
 // head is what the files say besides the records.
@@ -227,7 +244,7 @@ func (m *Manager) head() Head {
 // fill makes the table of what the state file holds.
 func (m *Manager) fill(loaded state) {
 	m.ports = newPorts(loaded.NextPort, loaded.Resting)
-	for prefix, r := range loaded.Instances {
+	for prefix, r := range loaded.records() {
 		m.insert(prefix, &entry{rec: r, endpoint: endpointOf(r), lessons: map[int]lesson{0: {Mode: r.Mode}}})
 		m.ports.mark(r.Port)
 	}
@@ -406,6 +423,21 @@ func (m *Manager) lookup(prefix string) *entry {
 	return m.table[prefix]
 }
 
+// row is lookup, but finds spares too.
+func (m *Manager) row(key string) *entry {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.tableOf(key)[key]
+}
+
+// tableOf is the table that key belongs to. The caller holds m.mu.
+func (m *Manager) tableOf(key string) map[string]*entry {
+	if isSpare(key) {
+		return m.spares
+	}
+	return m.table
+}
+
 // entries returns a copy of the table.
 func (m *Manager) entries() map[string]*entry {
 	m.mu.RLock()
@@ -416,7 +448,7 @@ func (m *Manager) entries() map[string]*entry {
 func (m *Manager) insert(prefix string, e *entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.table[prefix] = e
+	m.tableOf(prefix)[prefix] = e
 	if key := e.rec.IdempotencyKey; key != "" {
 		m.keys[key] = prefix
 	}
@@ -428,14 +460,15 @@ func (m *Manager) insert(prefix string, e *entry) {
 func (m *Manager) remove(prefix string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	e := m.table[prefix]
+	e := m.tableOf(prefix)[prefix]
 	if e == nil {
 		return
 	}
-	delete(m.table, prefix)
+	delete(m.tableOf(prefix), prefix)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.gone = true
+	e.steps.tell()
 	delete(m.keys, e.rec.IdempotencyKey)
 	for _, host := range e.rec.Domains {
 		delete(m.hosts, host)
@@ -474,6 +507,7 @@ func (e *entry) show(rec *Record) {
 		e.crashes.failed(ran(e.rec, rec))
 	}
 	e.rec, e.endpoint = rec, next
+	e.shownLocked(rec)
 	e.mu.Unlock()
 	if old != nil && old != next {
 		old.end()

@@ -59,16 +59,22 @@ func (m *Manager) power(ctx context.Context, prefix, name string, wait Wait, do 
 		return Instance{}, err
 	}
 	if holder == op {
-		if starts { // ending is never refused: it is what helps
-			op.quit, err = m.gate.join()
-		}
-		if err != nil {
-			m.finish(e, op, err) // others may have joined it
-			return Instance{}, err
-		}
-		m.run(e, op, func(ctx context.Context) error { return do(ctx, e, op) })
+		m.perform(e, op, starts, do)
 	}
 	return m.await(ctx, e, holder, wait)
+}
+
+// perform runs op, which has the slot of e. A start is refused where too many
+// wait; ending never is: it is what helps.
+func (m *Manager) perform(e *entry, op *operation, starts bool, do work) {
+	if starts {
+		var err error
+		if op.quit, err = m.gate.join(); err != nil {
+			m.finish(e, op, err)
+			return
+		}
+	}
+	m.run(e, op, func(ctx context.Context) error { return do(ctx, e, op) })
 }
 
 func (m *Manager) start(ctx context.Context, e *entry, op *operation) error {

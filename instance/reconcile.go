@@ -35,6 +35,7 @@ const (
 	halt    verb = "finish stop of"
 	resume  verb = "start" // or wait for one that was started
 	correct verb = "correct"
+	discard verb = "remove spare"
 )
 
 // action is one thing to do, and why.
@@ -81,6 +82,9 @@ func decide(s snapshot) []action {
 		}
 		if c != nil && c.Undescribed {
 			continue
+		}
+		if s.rebuild && isSpare(prefix) {
+			continue // nothing is removed until somebody has looked
 		}
 		if a := decideRecord(s.records[prefix], c, lost); a != nil {
 			a.prefix, a.was = prefix, s.records[prefix]
@@ -149,6 +153,9 @@ func (s snapshot) young() time.Duration {
 // decideRecord says what is to be done about r whose container is c; nil if
 // there is none. What ended since lost did so with the engine; zero: it is there.
 func decideRecord(r *Record, c *Container, lost time.Time) *action {
+	if isSpare(r.Prefix) {
+		return decideSpare(r, c)
+	}
 	engineWent := !lost.IsZero()
 	switch r.Status {
 	case Creating:
@@ -176,7 +183,7 @@ func decideRunning(r *Record, c *Container, engineWent bool) *action {
 		return r.ended(status, reason, c)
 	case c.ID != r.ContainerID:
 		return &action{verb: resume, cause: "its container was replaced from outside"}
-	case !startTime(r).Equal(c.StartedAt.UTC().Truncate(time.Millisecond)):
+	case !startTime(r).Equal(startOf(*c)):
 		return &action{verb: resume, cause: "its container was restarted from outside"}
 	case c.Paused:
 		return r.ended(Paused, ReasonPaused, c)
@@ -268,6 +275,9 @@ func howEnded(c Container, engineWent bool) (Status, string) {
 	}
 	return Failed, exitReason(c)
 }
+
+// startOf is when c was started, as records keep it.
+func startOf(c Container) time.Time { return c.StartedAt.UTC().Truncate(time.Millisecond) }
 
 // recordOf makes the record that c must have had.
 func recordOf(c Container) *Record {
@@ -384,6 +394,9 @@ func (m *Manager) reconcileLoop() {
 				lastErr = text
 			}
 		} else {
+			if lastErr != "" {
+				m.pools.forgive()
+			}
 			lastErr = ""
 		}
 		if err := m.keepAll(m.entries(), stampPause); err != nil {
@@ -438,6 +451,7 @@ func (m *Manager) reconcileAll(ctx context.Context) error {
 	if s.away && m.settings.Load().StartOnBoot {
 		m.bootSoon()
 	}
+	m.tendPools()
 	return nil
 }
 
@@ -448,7 +462,7 @@ func (m *Manager) reconcileOne(ctx context.Context, prefix string) error {
 		rebuild:    m.degraded.Load() != nil,
 		now:        time.Now(),
 	}
-	if e := m.lookup(prefix); e != nil {
+	if e := m.row(prefix); e != nil {
 		e.mu.Lock()
 		held := e.op != nil
 		e.missed = held
@@ -485,14 +499,16 @@ func (m *Manager) snapshot() snapshot {
 		records: map[string]*Record{}, held: map[string]bool{},
 		containers: map[string]Container{}, rebuild: m.degraded.Load() != nil, now: time.Now(),
 	}
-	for prefix, e := range m.entries() {
-		e.mu.Lock()
-		if e.op == nil {
-			s.records[prefix] = e.rec
-		} else {
-			s.held[prefix] = true
+	for _, table := range []map[string]*entry{m.entries(), m.spareEntries()} {
+		for prefix, e := range table {
+			e.mu.Lock()
+			if e.op == nil {
+				s.records[prefix] = e.rec
+			} else {
+				s.held[prefix] = true
+			}
+			e.mu.Unlock()
 		}
-		e.mu.Unlock()
 	}
 	return s
 }
@@ -517,7 +533,7 @@ func (m *Manager) execute(ctx context.Context, actions []action) {
 }
 
 func (m *Manager) do(ctx context.Context, a action) error {
-	e := m.lookup(a.prefix)
+	e := m.row(a.prefix)
 	switch {
 	case a.verb == remove && e == nil:
 		m.removeOrphan(a)
@@ -544,20 +560,41 @@ func (m *Manager) removeOrphan(a action) {
 func (m *Manager) doOn(ctx context.Context, e *entry, a action) error {
 	name, do := m.operationFor(a)
 	op := newOperation(ctx, name, WaitReady)
-	if holder, _ := e.tryClaim(op); holder != op {
-		return nil // somebody else is at it, and knows better
-	}
-	switch {
-	case e.record() != a.was:
-		m.finish(e, op, busy(e.record())) // a caller may have joined it
+	if !e.claimUnchanged(op, a.was) { // somebody else is at it, and knows better
+		m.lookAgain(e, a.prefix)
 		return nil
-	case do == nil:
+	}
+	if do == nil {
 		err := m.save(e, a.next)
 		m.finish(e, op, err)
 		return err
 	}
 	m.run(e, op, func(ctx context.Context) error { return do(ctx, e, op) })
 	return nil
+}
+
+// claimUnchanged gives op the slot of e, if nobody has it and the record is still
+// was. It is one step: others join a start as soon as they see it.
+func (e *entry) claimUnchanged(op *operation, was *Record) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.gone || e.op != nil || e.rec != was {
+		return false
+	}
+	e.op = op
+	return true
+}
+
+// lookAgain has e looked at once nobody is at it: what was decided about it came
+// to nothing, and there may be no other event.
+func (m *Manager) lookAgain(e *entry, prefix string) {
+	e.mu.Lock()
+	held := e.op != nil
+	e.missed = e.missed || held
+	e.mu.Unlock()
+	if !held {
+		m.notify(Event{Prefix: prefix})
+	}
 }
 
 // operationFor is the operation that a asks for, and the log's word for it. A
@@ -573,6 +610,11 @@ func (m *Manager) operationFor(a action) (name string, do work) {
 		return "delete", m.delete
 	case halt:
 		return "stop", m.stop
+	case discard:
+		return "discard", func(ctx context.Context, e *entry, op *operation) error {
+			defer m.tendPools()
+			return m.removeSpare(ctx, *a.was, op)
+		}
 	case resume:
 		return "start", func(ctx context.Context, e *entry, op *operation) error {
 			return m.bringUp(ctx, e, op, *a.was, false)
@@ -590,7 +632,7 @@ func (m *Manager) adopt(s snapshot) error {
 			continue
 		}
 		rec := recordOf(s.containers[prefix])
-		if !ValidPrefix(prefix) || !m.ports.mark(rec.Port) {
+		if !validKey(prefix) || !m.ports.mark(rec.Port) {
 			m.log().Error("a container is left alone: its prefix is malformed, or its port is another's",
 				zap.String("prefix", prefix), zap.String("container", rec.ContainerID), zap.Int("port", rec.Port))
 			continue

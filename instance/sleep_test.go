@@ -33,7 +33,7 @@ func TestAnIdleInstanceIsStoppedAndWoken(t *testing.T) {
 		t.Errorf("it does not show its timeout: %+v", in)
 	}
 	b.awaitStatus("abcdefgh", instance.Stopped, instance.ReasonIdle)
-	in, err := b.manager.Wake(t.Context(), "abcdefgh")
+	in, err := b.manager.Wake(t.Context(), "abcdefgh", nil)
 	if err != nil || in.Status != instance.Running {
 		t.Fatalf("woken: %+v, %v", in, err)
 	}
@@ -50,7 +50,7 @@ func TestWhatAUserStoppedIsNotWoken(t *testing.T) {
 			if _, err := act(b.manager, t.Context(), "abcdefgh"); err != nil {
 				t.Fatal(err)
 			}
-			_, err := b.manager.Wake(t.Context(), "abcdefgh")
+			_, err := b.manager.Wake(t.Context(), "abcdefgh", nil)
 			b.fails(err, instance.NotRunning)
 			if in, err := b.manager.Start(t.Context(), "abcdefgh", ""); err != nil {
 				t.Fatal(err)
@@ -70,7 +70,7 @@ func TestAStopOfASleepingInstanceIsTheUsers(t *testing.T) {
 	if _, err := b.manager.Stop(t.Context(), "abcdefgh"); err != nil {
 		t.Fatal(err)
 	}
-	_, err := b.manager.Wake(t.Context(), "abcdefgh")
+	_, err := b.manager.Wake(t.Context(), "abcdefgh", nil)
 	b.fails(err, instance.NotRunning)
 }
 
@@ -131,7 +131,7 @@ func TestAnIdleInstanceIsPausedWhereItIsToBe(t *testing.T) {
 	if c := b.engine.Containers()[0]; !c.Paused {
 		t.Error("its container is not frozen")
 	}
-	woken, err := b.manager.Wake(t.Context(), "abcdefgh")
+	woken, err := b.manager.Wake(t.Context(), "abcdefgh", nil)
 	if err != nil || woken.StartedAt == nil || !woken.StartedAt.Equal(*in.StartedAt) {
 		t.Fatalf("woken: %+v, %v: it is another run", woken, err)
 	}
@@ -214,7 +214,7 @@ func TestVisitorsShareOneStart(t *testing.T) {
 	var all sync.WaitGroup
 	for range visitors {
 		all.Go(func() {
-			switch _, err := b.manager.Wake(t.Context(), "abcdefgh"); {
+			switch _, err := b.manager.Wake(t.Context(), "abcdefgh", nil); {
 			case err == nil:
 				served.Add(1)
 			case instance.KindOf(err) == instance.Overloaded:
@@ -246,7 +246,7 @@ func TestAWakeOutlivesItsVisitor(t *testing.T) {
 	})
 	ctx, leave := context.WithCancel(t.Context())
 	left := make(chan error)
-	go func() { _, err := b.manager.Wake(ctx, "abcdefgh"); left <- err }()
+	go func() { _, err := b.manager.Wake(ctx, "abcdefgh", nil); left <- err }()
 	<-starting
 	leave()
 	if err := <-left; err == nil {

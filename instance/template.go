@@ -30,6 +30,8 @@ type Template struct {
 	// that exist, too.
 	Mode
 	Inject Inject
+	// Pool is how many containers are kept ready for creates, 0 to MaxPool.
+	Pool int
 }
 
 // Defaults of a template. Memory: Vite with React uses about 160 MiB and dies

@@ -42,6 +42,7 @@ func TestOf(t *testing.T) {
 		{"Facebook", "GET", "/", map[string]string{"User-Agent": "facebookexternalhit/1.1", "Accept": html}, Machine},
 		{"Google", "GET", "/", map[string]string{"User-Agent": "Mozilla/5.0 (compatible; Googlebot/2.1)", "Accept": html}, Machine},
 		{"a monitor", "GET", "/", map[string]string{"User-Agent": "Mozilla/5.0 (compatible; UptimeRobot/2.0)", "Accept": html}, Machine},
+		{"an agent's browser", "GET", "/", map[string]string{"User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome/140.0.0.0 Safari/537.36", "Accept": html}, Navigation},
 	} {
 		r := httptest.NewRequest(row.method, "https://abcdefgh.sandbox.example.com"+row.path, http.NoBody)
 		for name, value := range row.header {

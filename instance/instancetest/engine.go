@@ -1,6 +1,7 @@
 package instancetest
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -39,6 +40,7 @@ type Engine struct {
 	containers map[string]*container // by name
 	images     map[string]bool
 	imageEnv   map[string]string // of every image
+	imageIDs   map[string]string // by name; see Retag
 	watchers   map[chan instance.Event]bool
 	calls      map[string]int
 	fault      Hook
@@ -62,6 +64,7 @@ func NewEngine(t testing.TB) *Engine {
 	e := &Engine{
 		containers: map[string]*container{},
 		images:     map[string]bool{Image: true},
+		imageIDs:   map[string]string{},
 		watchers:   map[chan instance.Event]bool{},
 		calls:      map[string]int{},
 		deadline:   defaultDeadline,
@@ -116,6 +119,18 @@ func (e *Engine) SetImageEnv(env map[string]string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.imageEnv = maps.Clone(env)
+}
+
+// Retag has the name of an image mean another image from now on.
+func (e *Engine) Retag(name string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.imageIDs[name] = "sha256:" + newID()
+}
+
+// imageID is the image that a name means. The caller holds e.mu.
+func (e *Engine) imageIDLocked(name string) string {
+	return cmp.Or(e.imageIDs[name], "sha256:"+name)
 }
 
 // Calls counts the calls of a Runtime method so far, failed ones included.
@@ -191,7 +206,10 @@ func (e *Engine) create(owner string, spec instance.Spec) (id string, err error)
 	if e.containers[name] != nil {
 		return "", instance.Errorf(instance.EngineFailed, "the container name %s is already in use", name)
 	}
-	c := &container{id: newID(), name: name, owner: owner, spec: asEngineKeeps(spec, e.imageEnv), created: time.Now()}
+	c := &container{
+		id: newID(), name: name, owner: owner, imageID: e.imageIDLocked(spec.Image),
+		spec: asEngineKeeps(spec, e.imageEnv), created: time.Now(),
+	}
 	e.containers[name] = c
 	e.changedLocked(c)
 	return c.id, nil
@@ -209,6 +227,25 @@ func asEngineKeeps(spec instance.Spec, imageEnv map[string]string) instance.Spec
 		spec.Env["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	}
 	return spec
+}
+
+func (e *Engine) rename(c *container, name string) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case c == nil || e.containers[c.name] != c || c.spec.Spare == "":
+		return errNoContainer
+	case c.name == name:
+		return nil
+	case e.containers[name] != nil:
+		return instance.Errorf(instance.EngineFailed, "the container name %s is already in use", name)
+	}
+	delete(e.containers, c.name)
+	c.name = name
+	c.spec.Prefix, _ = instance.KeyOf(name)
+	e.containers[name] = c
+	e.changedLocked(c)
+	return nil
 }
 
 func newID() string {
@@ -271,7 +308,7 @@ func (e *Engine) runLocked(c *container, port *published) {
 	alive, kill := context.WithCancel(context.Background())
 	e.lastPID++
 	pid := e.lastPID
-	r := &run{inside: &inside{port: port}, term: term, kill: kill, ended: make(chan struct{})}
+	r := &run{inside: &inside{port: port}, term: term, kill: kill, ended: make(chan struct{}), begun: c.output.size()}
 	if e.addresses {
 		r.inside.address = randomAddress()
 	}
