@@ -38,8 +38,8 @@ func init() {
 //	    default_template <name>
 //	    tls_budget       <number>/hour|day|week
 //	    tls_ahead        on|off
-//	    start_on_boot    on|off
 //	    wake_budget      <number>/minute
+//	    start_on_boot    on|off
 //	    defaults {
 //	        # the words of a template
 //	    }
@@ -60,7 +60,9 @@ func init() {
 //	        pids    <number>
 //	        ready   <duration>
 //	        inject  all|env|none
-//	        pool    <number>
+//
+//	        pool     <number>
+//	        late_env <file>
 //	        dev         auto|vite|next|webpack|none
 //	        host_header auto|preserve|localhost
 //
@@ -112,8 +114,8 @@ func (a *App) words() words {
 		"default_template": textWord(&a.DefaultTemplate),
 		"tls_budget":       textWord(&a.TLSBudget),
 		"tls_ahead":        onOffWord(&a.TLSAhead),
-		"start_on_boot":    onOffWord(&a.StartOnBoot),
 		"wake_budget":      textWord(&a.WakeBudget),
+		"start_on_boot":    onOffWord(&a.StartOnBoot),
 		"defaults":         {parse: a.parseDefaults},
 		"template":         {parse: a.parseTemplate, repeatable: true},
 		"reload_hook":      {parse: a.parseReloadHook, repeatable: true},
@@ -156,7 +158,9 @@ func (t *Template) words() words {
 		"pids":    intWord(&t.Pids),
 		"ready":   durationWord(&t.Ready),
 		"inject":  textWord(&t.Inject),
-		"pool":    countWord(&t.Pool),
+
+		"pool":     countWord(&t.Pool),
+		"late_env": textWord(&t.LateEnv),
 
 		"dev":         textWord(&t.Dev),
 		"host_header": textWord(&t.HostHeader),

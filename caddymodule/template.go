@@ -93,11 +93,19 @@ type Template struct {
 
 	// How many containers are kept started and ready for creates, which then
 	// are answered in milliseconds; 0 to 100. A create takes one if it asks for
-	// nothing that a container has to be made for: no `prefix`, `port`, `ports`,
-	// `env` or `labels`. They are nobody's until then, but need the memory, CPUs
-	// and ports of instances; ports they give up where there are no others.
-	// Default: 0.
+	// nothing that a container has to be made for: no `port`, `ports` or
+	// `labels`, and `prefix` and `env` only with `late_env`. They are nobody's
+	// until then, but need the memory, CPUs and ports of instances; ports they
+	// give up where there are no others. Default: 0.
 	Pool *int `json:"pool,omitempty"`
+
+	// A file in the container, by its absolute path, in which it finds the
+	// `SANDBOX_…` variables and the `env` of its create, as lines `NAME='value'`
+	// for a shell. Its folder is mounted for that, read-only. In a container that
+	// came from a pool, those of its process are not its create's: the file
+	// appears when it is taken. In any other it is there from the start. Default:
+	// none.
+	LateEnv string `json:"late_env,omitempty"`
 
 	// How long nobody has to have used an instance until `on_idle` is done to
 	// it. A request uses it for as long as it lasts; an open WebSocket only while
@@ -187,6 +195,7 @@ func (t *Template) make(name string, defaults *Template, expand expander) (insta
 		Inject:   instance.Inject(expand(cmp.Or(t.Inject, defaults.Inject, string(instance.InjectAll)))),
 		Lifetime: t.lifetime(defaults, expand),
 		Pool:     t.pool(defaults),
+		LateEnv:  expand(cmp.Or(t.LateEnv, defaults.LateEnv)),
 	}
 	maps.Copy(made.Env, defaults.Env)
 	maps.Copy(made.Env, t.Env)
@@ -237,6 +246,8 @@ func checkTemplate(t instance.Template) error {
 		return fmt.Errorf("pids: %d is less than 1", t.Pids)
 	case t.Ready < 0:
 		return fmt.Errorf("ready: %s is negative", t.Ready)
+	case t.LateEnv != "" && !isFileBelowAFolder(t.LateEnv):
+		return fmt.Errorf("late_env: %q is not the absolute path of a file in a folder, such as /run/sandbox/env", t.LateEnv)
 	case t.Pool < 0 || t.Pool > instance.MaxPool:
 		return fmt.Errorf("pool: %d is not from 0 to %d", t.Pool, instance.MaxPool)
 	}

@@ -83,12 +83,12 @@ func (a *asleep) forgetAll() {
 	clear(a.seen)
 }
 
-// stateOf is what a line says of how a container is: "exited Exited (143)". The
-// rest of its status is how long ago.
+// stateOf is what a line says of how a container is, and whose by its name:
+// "exited Exited (143) /sandbox-…". The rest of its status is how long ago.
 func stateOf(line container.Summary) string {
 	status, _, _ := strings.Cut(line.Status, ")")
 	if line.State != container.StateExited {
 		status = ""
 	}
-	return line.State + " " + status
+	return line.State + " " + status + " " + strings.Join(line.Names, " ")
 }

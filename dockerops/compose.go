@@ -136,6 +136,7 @@ func (c *Client) service(spec instance.Spec) types.ServiceConfig {
 			Mode: "ingress", Protocol: "tcp", // Compose's defaults, spelt out
 			HostIP: hostIP, Published: strconv.Itoa(spec.Port), Target: uint32(spec.ContainerPort),
 		}},
+		Volumes:         composeVolumes(spec),
 		Init:            new(true),
 		Restart:         types.RestartPolicyNo,
 		CapDrop:         []string{"ALL"},
@@ -153,6 +154,17 @@ func (c *Client) service(spec instance.Spec) types.ServiceConfig {
 			"nofile": {Soft: maxOpenFiles, Hard: maxOpenFiles},
 		},
 	}
+}
+
+// composeVolumes are mounts, in Compose's words. The folder is ours to make.
+func composeVolumes(spec instance.Spec) (volumes []types.ServiceVolumeConfig) {
+	for _, each := range mounts(spec) {
+		volumes = append(volumes, types.ServiceVolumeConfig{
+			Type: types.VolumeTypeBind, Source: literal(each.Source), Target: literal(each.Target), ReadOnly: true,
+			Bind: &types.ServiceVolumeBind{CreateHostPath: false},
+		})
+	}
+	return volumes
 }
 
 func pullPolicy(policy instance.PullPolicy) instance.PullPolicy {

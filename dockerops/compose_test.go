@@ -23,7 +23,7 @@ func TestComposeFileIsTheGoldenOne(t *testing.T) {
 	second := fullSpec()
 	second.Prefix, second.Port = "zzzzzzzz", 5201
 	second.Command, second.Labels, second.WorkDir, second.User, second.Pull = nil, nil, "", "", ""
-	second.ContainerPorts, second.AnyPort = nil, false
+	second.ContainerPorts, second.AnyPort, second.LateEnv, second.LateDir = nil, false, "", ""
 	golden(t, "docker-compose.yml", composeText(t, fixedClient(t), fullSpec(), second))
 }
 
@@ -149,6 +149,12 @@ func TestComposeSaysWhatTheBlueprintSays(t *testing.T) {
 		{"core size", service.Ulimits["core"], &types.UlimitsConfig{}},
 		{"open files", service.Ulimits["nofile"], &types.UlimitsConfig{Soft: maxOpenFiles, Hard: maxOpenFiles}},
 		{"ulimits", len(service.Ulimits), len(host.Ulimits)},
+		{"folder on the host", service.Volumes[0].Source, host.Mounts[0].Source},
+		{"folder in the container", service.Volumes[0].Target, host.Mounts[0].Target},
+		{"which it only reads", service.Volumes[0].ReadOnly, host.Mounts[0].ReadOnly},
+		{"how", service.Volumes[0].Type, string(host.Mounts[0].Type)},
+		{"whether Compose makes it", service.Volumes[0].Bind.CreateHostPath, false},
+		{"folders", len(service.Volumes), len(host.Mounts)},
 		{"network", project.Networks[networkKey].Name, string(host.NetworkMode)},
 		{"networks", len(service.Networks), len(plan.Networking.EndpointsConfig)},
 		{"pull policy", service.PullPolicy, string(spec.Pull)},
@@ -234,6 +240,8 @@ func TestTheHashFollowsTheSpecButNotThePullPolicy(t *testing.T) {
 		"generation": func(s *instance.Spec) { s.Generation++ },
 		"memory":     func(s *instance.Spec) { s.Memory++ },
 		"ports":      func(s *instance.Spec) { s.ContainerPorts = nil },
+		"late env":   func(s *instance.Spec) { s.LateEnv = "" },
+		"late dir":   func(s *instance.Spec) { s.LateDir = "/elsewhere" },
 		"any port":   func(s *instance.Spec) { s.AnyPort = false },
 	} {
 		if hash(change) == same {

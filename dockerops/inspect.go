@@ -192,6 +192,11 @@ func specOf(found container.InspectResponse, img image) instance.Spec {
 		spec.Spare = spec.Prefix
 		spec.Prefix, _ = instance.KeyOf(nameOf(found))
 	}
+	if spec.LateEnv = labels[labelLateEnv]; spec.LateEnv != "" {
+		for _, each := range found.HostConfig.Mounts {
+			spec.LateDir = each.Source
+		}
+	}
 	spec.ContainerPorts, spec.AnyPort = readPorts(labels[labelPorts])
 	if pids := found.HostConfig.PidsLimit; pids != nil {
 		spec.Pids = *pids

@@ -19,8 +19,10 @@ const (
 	labelGeneration = "sandbox.generation"
 	// labelPool is on what a pool made, with the name of the template: of these
 	// the name says whose they are, for it is all that can change.
-	labelPool   = "sandbox.pool"
-	labelCaller = "sandbox.label." // and the caller's key: no other label is theirs
+	labelPool = "sandbox.pool"
+	// labelLateEnv is the file that late variables come in; absent: none do.
+	labelLateEnv = "sandbox.late-env"
+	labelCaller  = "sandbox.label." // and the caller's key: no other label is theirs
 )
 
 // Labels by which Docker Compose knows its own.
@@ -49,6 +51,9 @@ func sandboxLabels(spec instance.Spec, owner string) map[string]string {
 	}
 	if spec.Spare != "" {
 		labels[labelPool] = spec.Template
+	}
+	if spec.LateEnv != "" {
+		labels[labelLateEnv] = spec.LateEnv
 	}
 	for key, value := range spec.Labels {
 		labels[labelCaller+key] = value

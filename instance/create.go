@@ -101,8 +101,13 @@ func (m *Manager) plan(req CreateRequest) (planned *Record, spare *entry, err er
 	if spare != nil && req.Prefix == nil {
 		prefix = spare.record().Spare
 	}
+	spec := template.spec(prefix, name, req, s)
+	if spec.LateEnv != "" {
+		spec.LateDir = m.lateDir(prefix)
+	}
 	return &Record{
-		Spec:      template.spec(prefix, name, req, s),
+		Spec:      spec,
+		Late:      template.late(prefix, req.Env, spec, s),
 		Lifetime:  req.Lifetime,
 		Status:    Creating,
 		CreatedAt: now(),
@@ -136,7 +141,7 @@ func (m *Manager) reserve(e *entry, generated bool) (winner *entry, err error) {
 			return first, checkSame(first.record(), e.rec.RequestHash)
 		}
 	}
-	if m.table[e.rec.Prefix] != nil || !generated && m.spares[spareKey(e.rec.Prefix)] != nil {
+	if m.table[e.rec.Prefix] != nil || !generated && m.isBornLocked(e.rec.Prefix) {
 		if generated { // 36^8 at the least: do not trust the source of randomness any more
 			return nil, Errorf(Internal, "generated the prefix %s twice", e.rec.Prefix)
 		}
@@ -177,6 +182,9 @@ func (m *Manager) build(ctx context.Context, e *entry, op *operation, rec *Recor
 	if err := m.addPreload(ctx, rec); err != nil {
 		return err
 	}
+	if err := m.writeLate(rec); err != nil {
+		return err
+	}
 	err := m.gate.do(ctx, func() error { return m.launch(ctx, rec, fixed) })
 	op.quit()
 	if err != nil {
@@ -201,7 +209,11 @@ func (m *Manager) complete(ctx context.Context, e *entry, op *operation, rec *Re
 		return err
 	}
 	rec.Status, rec.Ready = Running, true
-	op.brief.Store(true) // who sees that it runs may go on with it
+	if op.name == "create" {
+		op.brief.Store(true) // who sees that it runs may go on with it
+	} else { // a create is acknowledged by what is durable
+		op.serve(e, *rec)
+	}
 	err := m.save(e, rec)
 	op.passed("recorded")
 	return err
@@ -363,6 +375,7 @@ func (m *Manager) forget(rec Record, err error) {
 			zap.String("prefix", rec.Prefix), zap.Error(err))
 	}
 	m.remove(rec.Prefix)
+	m.removeLate(rec)
 }
 
 // firstAnswer finds the entry that an earlier request with key made.

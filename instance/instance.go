@@ -101,6 +101,10 @@ type Spec struct {
 	CPUs           float64           `json:"cpus"`
 	Pids           int64             `json:"pids"`
 	Labels         map[string]string `json:"labels,omitempty"` // the caller's
+	// LateEnv is the file in the container that late variables come in, and
+	// LateDir the folder of the host that its folder is; empty: there are none.
+	LateEnv string `json:"late_env,omitempty"`
+	LateDir string `json:"late_dir,omitempty"`
 }
 
 // PullPolicy says when an image is fetched from its registry.
@@ -139,6 +143,8 @@ type Record struct {
 	// IdempotencyKey and RequestHash let a retried create find its first answer.
 	IdempotencyKey string `json:"idempotency_key,omitempty"`
 	RequestHash    string `json:"request_hash,omitempty"`
+	// Late are the late variables; nil: nobody knows them yet, or any more.
+	Late map[string]string `json:"late,omitempty"`
 	// Recipe and ImageID tell whether a spare is still what its template asks for.
 	Recipe  string `json:"recipe,omitempty"`
 	ImageID string `json:"image_id,omitempty"`

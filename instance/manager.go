@@ -84,6 +84,7 @@ type Manager struct {
 	spares map[string]*entry // by key; nobody but the pools sees them
 	keys   map[string]string // idempotency key to prefix
 	hosts  map[string]string // custom host to prefix: see domains.go
+	births map[string]string // what a container was made for to the other prefix that has it
 }
 
 // entry is one row of the table.
@@ -128,6 +129,7 @@ func New(dir string, openRuntime func(owner string) (Runtime, error)) *Manager {
 		spares:      map[string]*entry{},
 		keys:        map[string]string{},
 		hosts:       map[string]string{},
+		births:      map[string]string{},
 		looks:       make(chan struct{}, parallelLooks),
 		ends:        make(chan struct{}, parallelEnds),
 		boots:       make(chan struct{}, 1),
@@ -210,8 +212,8 @@ func (m *Manager) Open() (err error) {
 	m.openedAt = time.Now()
 	m.opened.Store(true)
 	m.work.Go(m.sweepLoop)
-	m.work.Go(m.bootLoop)
 	m.work.Go(m.poolLoop)
+	m.work.Go(m.bootLoop)
 	m.work.Go(m.watch)
 	m.work.Go(m.reconcileLoop)
 	return nil
@@ -449,6 +451,7 @@ func (m *Manager) insert(prefix string, e *entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.tableOf(prefix)[prefix] = e
+	m.bornLocked(e.rec)
 	if key := e.rec.IdempotencyKey; key != "" {
 		m.keys[key] = prefix
 	}
@@ -468,6 +471,9 @@ func (m *Manager) remove(prefix string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.gone = true
+	if m.births[e.rec.Spare] == prefix {
+		delete(m.births, e.rec.Spare)
+	}
 	e.steps.tell()
 	delete(m.keys, e.rec.IdempotencyKey)
 	for _, host := range e.rec.Domains {

@@ -123,7 +123,8 @@ func (m *Manager) bringUp(ctx context.Context, e *entry, op *operation, before R
 // It goes by the name: Compose may have made another one since.
 func (m *Manager) startAgain(ctx context.Context, rec *Record, stopFirst bool) (err error) {
 	name := ContainerName(rec.Prefix)
-	if stopFirst {
+	err = m.writeLate(rec)
+	if err == nil && stopFirst {
 		err = m.stopSurely(ctx, name)
 	}
 	if err == nil {

@@ -36,6 +36,7 @@ const (
 	resume  verb = "start" // or wait for one that was started
 	correct verb = "correct"
 	discard verb = "remove spare"
+	rename  verb = "rename container of"
 )
 
 // action is one thing to do, and why.
@@ -64,9 +65,9 @@ type snapshot struct {
 	records    map[string]*Record // of instances that no operation holds
 	held       map[string]bool    // prefixes that one does hold
 	containers map[string]Container
-	rebuild    bool      // records were lost: containers without one are not orphans
-	away       bool      // nobody watched the engine until now
-	lookedAt   time.Time // when somebody last did before that
+	births     map[string]string // see Manager.births
+	rebuild    bool              // records were lost: containers without one are not orphans
+	away       bool              // nobody watched the engine until now
 	now        time.Time
 }
 
@@ -83,10 +84,17 @@ func decide(s snapshot) []action {
 		if c != nil && c.Undescribed {
 			continue
 		}
+		if other := s.misnamed(prefix); c == nil && other != nil {
+			actions = append(actions, action{
+				verb: rename, prefix: prefix, was: s.records[prefix], container: other.ID,
+				cause: "it was made anew from outside, for " + s.records[prefix].Spare,
+			})
+			continue
+		}
 		if s.rebuild && isSpare(prefix) {
 			continue // nothing is removed until somebody has looked
 		}
-		if a := decideRecord(s.records[prefix], c, lost); a != nil {
+		if a := decideRecord(s.records[prefix], c, engineWent); a != nil {
 			a.prefix, a.was = prefix, s.records[prefix]
 			actions = append(actions, *a)
 		}
@@ -95,6 +103,7 @@ func decide(s snapshot) []action {
 		c := s.containers[prefix]
 		switch {
 		case s.records[prefix] != nil || s.held[prefix]:
+		case s.misnames(prefix):
 		case s.rebuild: // adopt has seen to it, or must not
 		case c.Undescribed:
 		case s.old(c):
@@ -128,7 +137,26 @@ func (s snapshot) engineLost() (since time.Time) {
 
 // isOf reports whether r is about this start of c.
 func (r *Record) isOf(c Container) bool {
-	return c.ID == r.ContainerID && startTime(r).Equal(c.StartedAt.UTC().Truncate(time.Millisecond))
+	return c.ID == r.ContainerID && startTime(r).Equal(startOf(c))
+}
+
+// misnamed is the container of prefix, under the name of what it was born for:
+// Compose, which knows of no renaming, makes it so from nothing. Nil: there is
+// none.
+func (s snapshot) misnamed(prefix string) *Container {
+	born := s.records[prefix].Spare
+	if c, ok := s.containers[born]; ok && s.births[born] == prefix {
+		return &c
+	}
+	return nil
+}
+
+// misnames reports whether the container of that name is another's, if only it
+// had its own.
+func (s snapshot) misnames(born string) bool {
+	prefix := s.births[born]
+	_, has := s.containers[prefix]
+	return prefix != "" && !has
 }
 
 // old reports whether c has had its grace.
@@ -143,7 +171,7 @@ func (s snapshot) young() time.Duration {
 	var wait time.Duration
 	for prefix, c := range s.containers {
 		left := orphanGrace - s.now.Sub(c.CreatedAt)
-		if s.records[prefix] == nil && !s.held[prefix] && !s.rebuild && !s.old(c) && (wait == 0 || left < wait) {
+		if s.records[prefix] == nil && !s.held[prefix] && !s.misnames(prefix) && !s.rebuild && !s.old(c) && (wait == 0 || left < wait) {
 			wait = left
 		}
 	}
@@ -151,12 +179,11 @@ func (s snapshot) young() time.Duration {
 }
 
 // decideRecord says what is to be done about r whose container is c; nil if
-// there is none. What ended since lost did so with the engine; zero: it is there.
-func decideRecord(r *Record, c *Container, lost time.Time) *action {
+// there is none. engineWent tells that what ended did so with the engine.
+func decideRecord(r *Record, c *Container, engineWent bool) *action {
 	if isSpare(r.Prefix) {
 		return decideSpare(r, c)
 	}
-	engineWent := !lost.IsZero()
 	switch r.Status {
 	case Creating:
 		return &action{verb: undo, cause: "it was interrupted before its answer"}
@@ -448,10 +475,10 @@ func (m *Manager) reconcileAll(ctx context.Context) error {
 	s.away, s.lookedAt = m.sync.away, m.sync.looked
 	m.sync.away, m.sync.looked = false, s.now
 	m.settle(ctx, s)
+	m.tendPools()
 	if s.away && m.settings.Load().StartOnBoot {
 		m.bootSoon()
 	}
-	m.tendPools()
 	return nil
 }
 
@@ -461,6 +488,10 @@ func (m *Manager) reconcileOne(ctx context.Context, prefix string) error {
 		containers: map[string]Container{},
 		rebuild:    m.degraded.Load() != nil,
 		now:        time.Now(),
+	}
+	if m.bornElsewhere(prefix) { // the name is wrong: see misnamed
+		m.notify(Event{})
+		return nil
 	}
 	if e := m.row(prefix); e != nil {
 		e.mu.Lock()
@@ -497,7 +528,7 @@ func (m *Manager) observe(ctx context.Context) (snapshot, error) {
 func (m *Manager) snapshot() snapshot {
 	s := snapshot{
 		records: map[string]*Record{}, held: map[string]bool{},
-		containers: map[string]Container{}, rebuild: m.degraded.Load() != nil, now: time.Now(),
+		containers: map[string]Container{}, births: m.allBirths(), rebuild: m.degraded.Load() != nil, now: time.Now(),
 	}
 	for _, table := range []map[string]*entry{m.entries(), m.spareEntries()} {
 		for prefix, e := range table {
@@ -611,9 +642,14 @@ func (m *Manager) operationFor(a action) (name string, do work) {
 	case halt:
 		return "stop", m.stop
 	case discard:
-		return "discard", func(ctx context.Context, e *entry, op *operation) error {
+		return "discard", func(ctx context.Context, _ *entry, op *operation) error {
 			defer m.tendPools()
 			return m.removeSpare(ctx, *a.was, op)
+		}
+	case rename:
+		return "rename", func(ctx context.Context, _ *entry, _ *operation) error {
+			defer m.notify(Event{Prefix: a.prefix})
+			return m.runtime.Rename(ctx, a.container, a.prefix)
 		}
 	case resume:
 		return "start", func(ctx context.Context, e *entry, op *operation) error {
@@ -623,12 +659,26 @@ func (m *Manager) operationFor(a action) (name string, do work) {
 	return "correct", nil
 }
 
+// bornElsewhere reports whether the instance of another prefix has the container
+// that was made for this one.
+func (m *Manager) bornElsewhere(prefix string) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.births[prefix] != ""
+}
+
+func (m *Manager) allBirths() map[string]string {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return maps.Clone(m.births)
+}
+
 // adopt makes the records of containers whose records were lost. One whose
 // record cannot be made stays as it is: a degraded state removes nothing.
 func (m *Manager) adopt(s snapshot) error {
 	var lost []*Record
 	for _, prefix := range slices.Sorted(maps.Keys(s.containers)) {
-		if !s.rebuild || s.records[prefix] != nil || s.held[prefix] || s.containers[prefix].Undescribed {
+		if !s.rebuild || s.misnames(prefix) || s.records[prefix] != nil || s.held[prefix] || s.containers[prefix].Undescribed {
 			continue
 		}
 		rec := recordOf(s.containers[prefix])

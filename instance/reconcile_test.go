@@ -1,6 +1,7 @@
 package instance
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +26,13 @@ func TestDecide(t *testing.T) {
 			f(c)
 		}
 		return c
+	}
+	spare := func(status Status) *Record {
+		return rec(status, func(r *Record) { r.Prefix, r.Spare = "pool-abcdefgh", "abcdefgh" })
+	}
+	renamed := rec(Running, func(r *Record) { r.Spare = "bornfor0" })
+	born := func(s *snapshot) {
+		s.containers["bornfor0"], s.births = *con(func(c *Container) { c.ID = "c2" }), map[string]string{"bornfor0": "abcdefgh"}
 	}
 	exit := func(code int, oom bool) func(*Container) {
 		return func(c *Container) { c.Running, c.ExitCode, c.OOMKilled = false, code, oom }
@@ -120,6 +128,27 @@ func TestDecide(t *testing.T) {
 		{"no record, not described", nil, con(func(c *Container) { c.Undescribed = true }), nil, ""},
 		{"runs, not described", rec(Running), &Container{Undescribed: true}, nil, ""},
 		{"an operation holds it", nil, con(), func(s *snapshot) { s.held["abcdefgh"] = true }, ""},
+		{"a spare as it was left", spare(Running), con(), nil, ""},
+		{"a spare that was being made", spare(Creating), con(), nil,
+			"remove spare pool-abcdefgh: it never became ready"},
+		{"a spare without a container", spare(Running), nil, nil,
+			"remove spare pool-abcdefgh: container removed"},
+		{"a spare that ended", spare(Running), con(exit(3, false)), nil,
+			"remove spare pool-abcdefgh: exited 3"},
+		{"a spare that was paused", spare(Running), con(func(c *Container) { c.Paused = true }), nil,
+			"remove spare pool-abcdefgh: paused outside"},
+		{"a spare that was restarted", spare(Running), con(func(c *Container) { c.StartedAt = later }), nil,
+			"remove spare pool-abcdefgh: its container was restarted or replaced from outside"},
+		{"a spare with another address", spare(Running), con(func(c *Container) { c.Address = netip.MustParseAddrPort("10.0.0.2:80") }), nil,
+			"correct pool-abcdefgh to running: its address is 10.0.0.2:80"},
+		{"a spare without a container, records lost", spare(Running), nil, func(s *snapshot) { s.rebuild = true }, ""},
+		{"a spare that the engine fails to describe", spare(Running), &Container{Undescribed: true}, nil, ""},
+		{"taken from a pool", renamed, con(), nil, ""},
+		{"taken from a pool, under the name it was born with", renamed, nil, born,
+			"rename container of abcdefgh: it was made anew from outside, for bornfor0"},
+		{"taken from a pool, twice there", renamed, con(), born,
+			"remove bornfor0: no record knows its container"},
+		{"taken from a pool, held, under the name it was born with", nil, nil, func(s *snapshot) { born(s); s.held["abcdefgh"] = true }, ""},
 		{"records lost, runs", nil, con(), func(s *snapshot) { s.rebuild = true },
 			""},
 	} {
@@ -128,11 +157,13 @@ func TestDecide(t *testing.T) {
 				records: map[string]*Record{}, held: map[string]bool{},
 				containers: map[string]Container{}, now: later, lookedAt: t0.Add(goingDown),
 			}
+			key := "abcdefgh"
 			if test.record != nil {
-				s.records["abcdefgh"] = test.record
+				key = test.record.Prefix
+				s.records[key] = test.record
 			}
 			if test.container != nil {
-				s.containers["abcdefgh"] = *test.container
+				s.containers[key] = *test.container
 			}
 			if test.change != nil {
 				test.change(&s)

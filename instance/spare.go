@@ -13,7 +13,9 @@ import (
 // which its variables, labels and all else are those of that prefix's
 // container; only its name and the key of its record say that it is nobody's
 // yet. A create that names no prefix becomes what the spare was born for, so
-// that it gets exactly the container that it would have got without a pool.
+// that it gets exactly the container that it would have got without a pool. One
+// that names a prefix gets a spare only where the template says that who it is
+// comes late (lateenv.go), for the variables of the container are another's.
 //
 // The name is the one thing of a container that can be changed: a spare's has
 // a '-' in it where no prefix has one, and giving it the instance's name is
@@ -39,10 +41,10 @@ func KeyOf(containerName string) (key string, ok bool) {
 
 // BornFor is the prefix that the container was made for, which its labels and
 // variables name: Prefix, unless the container came from a pool.
-func (s Spec) BornFor() string { return cmp.Or(s.Spare, s.Prefix) }
+func (s *Spec) BornFor() string { return cmp.Or(s.Spare, s.Prefix) }
 
 // IsSpare reports whether the container is still nobody's.
-func (s Spec) IsSpare() bool { return isSpare(s.Prefix) }
+func (s *Spec) IsSpare() bool { return isSpare(s.Prefix) }
 
 // spareSpec is the container of a spare of t that is born for the prefix born.
 func (t Template) spareSpec(born, template string, s *Settings) Spec {
@@ -53,9 +55,10 @@ func (t Template) spareSpec(born, template string, s *Settings) Spec {
 
 // recipe tells containers apart that a template and the settings would make
 // different, whatever their ports.
-func (s Spec) recipe() string {
-	s.Port = 0
-	text, err := json.Marshal(s)
+func (s *Spec) recipe() string {
+	plain := *s
+	plain.Port, plain.LateDir = 0, ""
+	text, err := json.Marshal(plain)
 	if err != nil {
 		panic(err) // strings and numbers only
 	}
@@ -72,7 +75,10 @@ func (s *Settings) stale(r *Record) string {
 		return "its template has no pool any more"
 	case r.Recipe == "":
 		return "its record was lost"
-	case len(r.Spare) != s.PrefixLength || t.spareSpec(r.Spare, r.Template, s).recipe() != r.Recipe:
+	case len(r.Spare) != s.PrefixLength:
+		return "prefixes have another length now"
+	}
+	if now := t.spareSpec(r.Spare, r.Template, s); now.recipe() != r.Recipe {
 		return "its template has changed"
 	}
 	return ""

@@ -2,18 +2,19 @@ package instance
 
 import (
 	"context"
+	"time"
 
 	"go.uber.org/zap"
 )
 
 // fits reports whether a spare of t can be what req asks for: a container that
 // was made before has no port, label or further container port of the caller's
-// choice, and variables only by a file (see lateenv.go).
+// choice, and a prefix and variables of the caller's only by a file.
 func (t Template) fits(req CreateRequest) bool {
 	if t.Pool == 0 || req.Port != nil || len(req.Labels) > 0 || len(req.Ports) > 0 {
 		return false
 	}
-	return req.Prefix == nil && len(req.Env) == 0
+	return t.LateEnv != "" || req.Prefix == nil && len(req.Env) == 0
 }
 
 // seizeSpare finds a spare for req, which names template, and holds it until
@@ -83,6 +84,9 @@ func (m *Manager) takeSpare(ctx context.Context, spare, e *entry, op *operation)
 	if err := m.proveSpare(ctx, was); err != nil {
 		return err
 	}
+	if err := m.writeLate(next); err != nil {
+		return err
+	}
 	if err := m.rename(ctx, next); err != nil {
 		return err
 	}
@@ -113,8 +117,12 @@ func (r *Record) becomes(planned *Record) *Record {
 	return &next
 }
 
-// proveSpare returns an error unless the spare is as its record says, and is
-// of the image that its name means now.
+// proofLimit is how long the dev server of a spare, which has answered before,
+// may take for an answer.
+const proofLimit = 2 * time.Second
+
+// proveSpare returns an error unless the spare is as its record says, is of the
+// image that its name means now, and answers.
 func (m *Manager) proveSpare(ctx context.Context, r *Record) error {
 	c, err := m.runtime.Inspect(ctx, ContainerName(r.Prefix))
 	if err != nil {
@@ -125,6 +133,11 @@ func (m *Manager) proveSpare(ctx context.Context, r *Record) error {
 	}
 	if why := m.staleImage(ctx, r); why != "" {
 		return Errorf(EngineFailed, "%s", why)
+	}
+	ctx, cancel := context.WithTimeout(ctx, proofLimit)
+	defer cancel()
+	if !probe(ctx, r, func() {}) {
+		return Errorf(Timeout, "its dev server did not answer within %s", proofLimit)
 	}
 	return nil
 }
@@ -146,6 +159,7 @@ func (m *Manager) promote(spare, e *entry, next *Record) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.spares, spareKey(next.Spare))
+	m.bornLocked(next)
 	spare.mu.Lock()
 	spare.gone = true
 	spare.mu.Unlock()
@@ -161,6 +175,14 @@ func (m *Manager) nextPort(ctx context.Context, rec *Record) (int, error) {
 		return m.ports.take(nil, m.settings.Load().Ports)
 	}
 	return m.takePort(ctx, nil)
+}
+
+// bornLocked notes that rec's container was made for another prefix, which
+// nobody may have meanwhile. The caller holds m.mu.
+func (m *Manager) bornLocked(rec *Record) {
+	if rec.Spare != "" && rec.Spare != rec.Prefix && !rec.IsSpare() {
+		m.births[rec.Spare] = rec.Prefix
+	}
 }
 
 // takePort allots a port to an instance: the one that is wanted, or any. What
@@ -184,7 +206,8 @@ func (m *Manager) takePort(ctx context.Context, wanted *int) (int, error) {
 func (m *Manager) giveUpSpare(ctx context.Context, wanted *int) bool {
 	for key, spare := range m.spareEntries() {
 		rec := spare.record()
-		if rec.Port == 0 || wanted != nil && rec.Port != *wanted {
+		// One without a port may be about to get it.
+		if wanted != nil && rec.Port != *wanted && rec.Port != 0 {
 			continue
 		}
 		op := newOperation(ctx, "discard", WaitReady)

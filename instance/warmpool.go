@@ -39,15 +39,15 @@ type pools struct {
 	discards chan struct{} // has an element for each spare that is being removed
 	fills    atomic.Int64  // spares that are being made
 
-	mu   sync.Mutex // guards the following
-	byID map[string]*pool
+	mu         sync.Mutex // guards the following
+	byTemplate map[string]*pool
 }
 
 func newPools() *pools {
 	return &pools{
-		wake:     make(chan struct{}, 1),
-		discards: make(chan struct{}, parallelDiscards),
-		byID:     map[string]*pool{},
+		wake:       make(chan struct{}, 1),
+		discards:   make(chan struct{}, parallelDiscards),
+		byTemplate: map[string]*pool{},
 	}
 }
 
@@ -92,6 +92,7 @@ func (m *Manager) poolLoop() {
 	for {
 		pause := poolPause
 		if m.sync.await(m.ctx) == nil && m.degraded.Load() == nil {
+			m.sweepLate()
 			pause = min(pause, m.tend(m.settings.Load()))
 		}
 		select {
@@ -191,6 +192,9 @@ func (m *Manager) addSpare(name string, t Template, s *Settings) {
 	e := &entry{op: op, abandon: abandon}
 	born := m.bear(e, func(born string) *Record {
 		spec := t.spareSpec(born, name, s)
+		if spec.LateEnv != "" {
+			spec.LateDir = m.lateDir(born)
+		}
 		return &Record{Spec: spec, Recipe: spec.recipe(), Status: Creating, CreatedAt: now()}
 	}, s.PrefixLength)
 	m.pools.fills.Add(1)
@@ -218,7 +222,7 @@ func (m *Manager) bear(e *entry, record func(born string) *Record, length int) (
 	defer m.mu.Unlock()
 	for {
 		born = generatePrefix(length)
-		if m.table[born] == nil && m.spares[spareKey(born)] == nil {
+		if !m.isBornLocked(born) {
 			break
 		}
 	}
@@ -328,10 +332,10 @@ func (m *Manager) removeSpare(ctx context.Context, rec Record, op *operation) er
 func (p *pools) hold(name string) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.byID[name] == nil {
+	if p.byTemplate[name] == nil {
 		return 0
 	}
-	return time.Until(p.byID[name].failures.until)
+	return time.Until(p.byTemplate[name].failures.until)
 }
 
 // filled notes how the making of a spare ended. Failures are followed by
@@ -341,14 +345,14 @@ func (p *pools) filled(name string, err error, abandoned bool) {
 	defer p.mu.Unlock()
 	switch {
 	case err == nil:
-		delete(p.byID, name)
+		delete(p.byTemplate, name)
 	case abandoned:
 	default:
-		if p.byID[name] == nil {
-			p.byID[name] = &pool{}
+		if p.byTemplate[name] == nil {
+			p.byTemplate[name] = &pool{}
 		}
-		p.byID[name].err = err
-		p.byID[name].failures.failed(0)
+		p.byTemplate[name].err = err
+		p.byTemplate[name].failures.failed(0)
 	}
 }
 
@@ -356,16 +360,16 @@ func (p *pools) filled(name string, err error, abandoned bool) {
 func (p *pools) forgive() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	clear(p.byID)
+	clear(p.byTemplate)
 }
 
 func (p *pools) lastError(name string) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.byID[name] == nil {
+	if p.byTemplate[name] == nil {
 		return ""
 	}
-	return p.byID[name].err.Error()
+	return p.byTemplate[name].err.Error()
 }
 
 // spareEntries returns a copy of the table of spares, by their keys.

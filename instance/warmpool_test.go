@@ -463,6 +463,11 @@ func TestACreateDoesNotDependOnItsSpare(t *testing.T) {
 				b.engine.RemoveByHand(id)
 			}
 		},
+		"it answers nothing": func(b *bench) {
+			for id := range b.spares() {
+				b.engine.HangByHand(id)
+			}
+		},
 		"it cannot be renamed":     fails("Rename", &instance.Error{Kind: instance.EngineFailed, Message: "no"}),
 		"it cannot be looked at":   fails("Inspect", lost),
 		"the rename is unanswered": fails("Rename", lost),
@@ -636,7 +641,7 @@ func TestNoSpareIsMadeBeforeUsersAreServed(t *testing.T) {
 	if h := b.manager.Pools()["hello"]; h.Ready != 0 {
 		t.Errorf("the pool is %+v", h)
 	}
-	b.engine.Fault(func(_ context.Context, call, _ string) error { return nil })
+	b.engine.Fault(nil)
 	close(goOn)
 	all.Wait()
 	b.awaitSpares(2)

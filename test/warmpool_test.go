@@ -152,7 +152,7 @@ func TestAPoolSurvivesAKillAndALostState(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.mustStart(t)
-	back := c.api.awaitStatus(t, 20*time.Second, made.Prefix, "running", "")
+	back := c.awaitBack(t, made.Prefix)
 	if back.ContainerID != made.ContainerID || back.Port != made.Port || back.Template != made.Template {
 		t.Errorf("it came back as %+v, was %+v", back, made)
 	}
@@ -176,6 +176,92 @@ func TestAPoolSurvivesAKillAndALostState(t *testing.T) {
 	c.awaitPool(t, 2)
 	c.api.delete(t, made.Prefix)
 	c.awaitPool(t, 2)
+}
+
+// With late_env, a create may say whose the spare is to be.
+func TestASpareGetsAPrefixAndVariablesByAFile(t *testing.T) {
+	t.Parallel()
+	late := func(size int) string {
+		return strings.Replace(pooled(size), "port 8080", "port 8080\n\t\t\tlate_env /run/sandbox/env", 1)
+	}
+	c := startCaddy(t, options{Templates: late(1)})
+	spares := c.awaitPool(t, 1)
+	made := c.api.create(t, createRequest{Prefix: "namedlate", Env: map[string]string{"GREETING": "it's \"me\""}})
+	spare, taken := spares[made.ContainerID]
+	if !taken {
+		t.Fatalf("created %+v from none of the spares", made)
+	}
+	born := spare.Labels["sandbox.prefix"]
+	file := func(ref string) string {
+		found := inspect(t, ref)
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/root/run/sandbox/env", found.State.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found.Mounts[0].RW || len(found.Mounts) != 1 {
+			t.Errorf("its mounts are %+v", found.Mounts)
+		}
+		return string(text)
+	}
+	text := file(containerName("namedlate"))
+	if !strings.Contains(text, `GREETING='it'\''s "me"'`) || !strings.Contains(text, "SANDBOX_URL='"+made.URL+"'\n") {
+		t.Errorf("it reads %s", text)
+	}
+	c.visitor.mustGet(t, made.URL)
+	c.awaitPool(t, 1)
+
+	// Compose knows it by what it was born as, and leaves it as it is.
+	c.compose(t, "up", "--detach")
+	if now := c.api.get(t, "namedlate"); now.ContainerID != made.ContainerID || !now.StartedAt.Equal(*made.StartedAt) {
+		t.Errorf("up made it anew: %+v", now)
+	}
+	if got := strings.Fields(c.compose(t, "config", "--services")); !slices.Equal(got, []string{born}) {
+		t.Errorf("Compose has the services %q, want %s", got, born)
+	}
+	c.kill(t)
+	if err := os.Remove(filepath.Join(c.StateDir, stateFiles[0])); err != nil {
+		t.Fatal(err)
+	}
+	c.mustStart(t)
+	c.visitor.mustGet(t, c.awaitBack(t, "namedlate").URL)
+	c.admin.call(t, http.MethodPost, "/api/health/confirm", nil).expect(t, http.StatusOK, 0)
+
+	// From nothing, and without Caddy: Compose gives it the name it was born with.
+	if err := errors.Join(c.stop(), removeAllOf(c.owner())); err != nil {
+		t.Fatal(err)
+	}
+	c.compose(t, "up", "--detach")
+	ofCompose := inspect(t, containerName(born))
+	c.mustStart(t)
+	eventually(t, 30*time.Second, func() error {
+		now := c.api.get(t, "namedlate")
+		if now.ContainerID != ofCompose.ID || !now.Ready {
+			return fmt.Errorf("Caddy made of Compose's container %s: %+v", ofCompose.ID, now)
+		}
+		return nil
+	})
+	c.visitor.mustGet(t, made.URL)
+	if now := file(containerName("namedlate")); now != text {
+		t.Errorf("it reads\n%s\nread\n%s", now, text)
+	}
+	c.awaitPool(t, 1)
+	c.api.delete(t, "namedlate")
+	c.awaitPool(t, 1)
+	if folders, err := os.ReadDir(filepath.Join(c.StateDir, "env")); err != nil || len(folders) != 1 {
+		t.Errorf("the folders are %v, %v", folders, err)
+	}
+}
+
+// awaitBack waits for an instance whose record was lost.
+func (c *caddyServer) awaitBack(t testing.TB, prefix string) instanceView {
+	t.Helper()
+	eventually(t, 20*time.Second, func() error {
+		if a := c.api.call(t, http.MethodGet, "/api/instances/"+prefix, nil); a.Status != http.StatusOK {
+			return errors.New(a.raw)
+		}
+		return nil
+	})
+	return c.api.awaitStatus(t, 20*time.Second, prefix, "running", "")
 }
 
 func sameKeys[V any](a, b map[string]V) bool {

@@ -93,6 +93,14 @@ var renaming = []obligation{
 			s.t.Errorf("it is reported as %+v", c.Spec)
 		}
 	}},
+	{"the folder for late variables is read back", func(s *scene) {
+		spec := s.spareSpec()
+		spec.LateEnv, spec.LateDir = "/run/late/env", s.t.TempDir()
+		c := s.inspect(s.run(spec))
+		if c.Spec.LateEnv != spec.LateEnv || c.Spec.LateDir != spec.LateDir {
+			s.t.Errorf("it has %s from %s, want %s from %s", c.Spec.LateEnv, c.Spec.LateDir, spec.LateEnv, spec.LateDir)
+		}
+	}},
 	{"a container says which image it was made from", func(s *scene) {
 		imaging, ok := s.Runtime.(instance.Imaging)
 		if !ok {

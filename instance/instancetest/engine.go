@@ -184,6 +184,14 @@ func (e *Engine) StopByHand(ref string) { _ = e.stop(context.Background(), e.fin
 // RemoveByHand kills and removes a container.
 func (e *Engine) RemoveByHand(ref string) { _ = e.remove(context.Background(), e.find(ref)) }
 
+// HangByHand has what runs in a container answer nothing any more. The engine
+// sees nothing of it.
+func (e *Engine) HangByHand(ref string) {
+	if r := e.runOf(e.find(ref)); r != nil {
+		r.inside.port.freeze()
+	}
+}
+
 // find returns the container of an id or a name; nil if there is none.
 func (e *Engine) find(ref string) *container {
 	e.mu.Lock()
