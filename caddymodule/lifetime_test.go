@@ -130,8 +130,12 @@ func TestACreateBringsALifetime(t *testing.T) {
 func TestTouchPauseAndResume(t *testing.T) {
 	s := startServer(t, config{templates: sleepy})
 	made := s.call(t, http.MethodPost, "/api/instances", `{"prefix":"sleepy00"}`).expect(t, http.StatusCreated, 0)
-	if touched := s.callSite(t, http.MethodPost, oneInstance+"/touch", "").expect(t, http.StatusOK, 0); touched.text("idle_at") <= made.text("idle_at") {
-		t.Errorf("idle at %s, touched: at %s", made.text("idle_at"), touched.text("idle_at"))
+	touched := s.callSite(t, http.MethodPost, oneInstance+"/touch", "").expect(t, http.StatusOK, 0)
+	var before, after time.Time
+	unmarshal(t, made.detail("idle_at"), &before)
+	unmarshal(t, touched.detail("idle_at"), &after)
+	if !after.After(before) {
+		t.Errorf("idle at %v, touched: at %v", before, after)
 	}
 	for _, step := range []struct {
 		tail   string

@@ -2,6 +2,8 @@ package instance
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -110,4 +112,21 @@ func (m *Manager) startEnded(ctx context.Context, e *entry) (ran bool, err error
 	m.run(e, op, func(ctx context.Context) error { return m.start(ctx, e, op) })
 	<-op.done // ends with the Manager at the latest
 	return true, op.err
+}
+
+// lastAlive is when a process before this one last worked, as far as its state
+// file tells; zero: there was none.
+func (m *Manager) lastAlive() time.Time {
+	info, err := os.Stat(filepath.Join(m.dir, stateFile))
+	if err != nil {
+		return time.Time{}
+	}
+	return info.ModTime()
+}
+
+// noteEnd has lastAlive tell that we worked until now. Where that fails, it
+// tells of our last write.
+func (m *Manager) noteEnd() {
+	ended := time.Now()
+	_ = os.Chtimes(filepath.Join(m.dir, stateFile), ended, ended)
 }

@@ -60,6 +60,20 @@ func TestWhatEndedWithTheEngineComesBackWithAVisit(t *testing.T) {
 	}
 }
 
+// An engine that goes down tells of the ends of its containers, as if each had
+// been stopped by hand, until it is gone itself.
+func TestWhatTheEngineStopsBeforeItGoesDownEndedWithIt(t *testing.T) {
+	b := newBench(t, 2)
+	for _, prefix := range []string{"stopped0", "stopped1"} {
+		in := b.create(prefix)
+		b.engine.StopByHand(in.ContainerID)
+		b.awaitStatus(prefix, instance.Stopped, instance.ReasonOutside)
+	}
+	b.restartEngine()
+	b.awaitStatus("stopped0", instance.Stopped, instance.ReasonEngine)
+	b.awaitStatus("stopped1", instance.Stopped, instance.ReasonEngine)
+}
+
 // Only the connection broke: who was stopped meanwhile was stopped by hand.
 func TestAConnectionThatBrokeIsNoRestartOfTheEngine(t *testing.T) {
 	b := newBench(t, 2)

@@ -209,7 +209,11 @@ func (m *Manager) complete(ctx context.Context, e *entry, op *operation, rec *Re
 		return err
 	}
 	rec.Status, rec.Ready = Running, true
-	op.brief.Store(true) // who sees that it runs may go on with it
+	if op.name == "create" {
+		op.brief.Store(true) // who sees that it runs may go on with it
+	} else { // a create is acknowledged by what is durable
+		op.serve(e, *rec)
+	}
 	err := m.save(e, rec)
 	op.passed("recorded")
 	return err

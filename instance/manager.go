@@ -174,6 +174,7 @@ func (m *Manager) Open() (err error) {
 				zap.String("file", path), zap.String("kept", aside))
 		},
 	}
+	m.sync.looked = m.lastAlive()
 	loaded, err := openStore(m.dir, m.store)
 	if err != nil {
 		return err
@@ -275,7 +276,9 @@ func (m *Manager) Close() error {
 			active = append(active, &rec)
 		}
 	}
-	return errors.Join(m.store.putAll(active), m.ownership.Close(), m.store.close(), m.runtime.Close())
+	err := errors.Join(m.store.putAll(active), m.ownership.Close(), m.store.close(), m.runtime.Close())
+	m.noteEnd()
+	return err
 }
 
 // begin runs f in a goroutine of the Manager, and reports whether it could:

@@ -89,6 +89,7 @@ func (m *Manager) thaw(ctx context.Context, e *entry, op *operation, rec Record)
 	e.touch()
 	rec.follow(c)
 	rec.Status, rec.Ready, rec.Reason, rec.StoppedAt = Running, true, "", nil
+	op.serve(e, rec)
 	err = m.save(e, &rec)
 	op.passed("recorded")
 	return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -74,7 +75,7 @@ type snapshot struct {
 // the order of the prefixes. It does nothing itself.
 func decide(s snapshot) []action {
 	var actions []action
-	engineWent := s.engineWent()
+	lost := s.engineLost()
 	for _, prefix := range slices.Sorted(maps.Keys(s.records)) {
 		var c *Container
 		if found, ok := s.containers[prefix]; ok {
@@ -112,21 +113,26 @@ func decide(s snapshot) []action {
 	return actions
 }
 
-// engineWent reports whether the engine went down since somebody watched it:
-// it takes all containers with it, so where one has run on, it did not. A
-// connection that broke, or a restart of ours, leaves those that run. Where
-// none ran, nothing tells, and it does not matter.
-func (s snapshot) engineWent() bool {
+// goingDown is how long an engine takes to end its containers, one after the
+// other. It still tells of them, as if somebody had stopped them by hand.
+const goingDown = 20 * time.Second
+
+// engineLost returns since when what has ended did so with the engine; zero if
+// the engine has not gone down since somebody watched it. It takes all
+// containers with it, so where one has run on, it did not: a connection that
+// broke, or a restart of ours, leaves those that run. Where none ran, nothing
+// tells, and it hardly matters.
+func (s snapshot) engineLost() (since time.Time) {
 	if !s.away {
-		return false
+		return time.Time{}
 	}
 	for prefix, r := range s.records {
 		c, ok := s.containers[prefix]
 		if ok && c.Running && r.isOf(c) && (r.Status == Running || r.Status == Paused) {
-			return false
+			return time.Time{}
 		}
 	}
-	return true
+	return s.lookedAt.Add(-goingDown)
 }
 
 // isOf reports whether r is about this start of c.
@@ -192,7 +198,7 @@ func decideRecord(r *Record, c *Container, engineWent bool) *action {
 	case Paused:
 		return decidePaused(r, c, engineWent)
 	}
-	return decideStopped(r, c)
+	return decideStopped(r, c, lost)
 }
 
 func decideRunning(r *Record, c *Container, engineWent bool) *action {
@@ -239,8 +245,10 @@ func decidePaused(r *Record, c *Container, engineWent bool) *action {
 	return nil
 }
 
-func decideStopped(r *Record, c *Container) *action {
+func decideStopped(r *Record, c *Container, lost time.Time) *action {
 	switch {
+	case c != nil && !c.Running && !lost.IsZero() && r.mayHaveEndedWithEngine() && r.StoppedAt.After(lost):
+		return r.ended(Stopped, ReasonEngine, c)
 	case c == nil && r.ContainerID != "":
 		reason := ReasonRemoved
 		if r.Reason == ReasonUser || r.Status == Failed {
@@ -254,6 +262,13 @@ func decideStopped(r *Record, c *Container) *action {
 		return &action{verb: resume, cause: "it was started from outside"}
 	}
 	return nil
+}
+
+// mayHaveEndedWithEngine reports whether r ended as one does that the engine
+// stops because it goes down.
+func (r *Record) mayHaveEndedWithEngine() bool {
+	exited := r.Status == Failed && strings.HasPrefix(r.Reason, "exited ") && !strings.Contains(r.Reason, "out of memory")
+	return r.StoppedAt != nil && (exited || r.Status == Stopped && r.Reason == ReasonOutside)
 }
 
 // ended is the correction of r to an instance whose container ended; c is nil
@@ -312,6 +327,7 @@ type syncState struct {
 	// The reconciler's alone:
 	adopted bool      // the containers of imported instances were looked for
 	away    bool      // nobody has watched the engine since the last look at everything
+	looked  time.Time // when that was; at first, when the last process ended or wrote
 	due     time.Time // when everything is looked at again
 
 	mu      sync.Mutex // guards the following
@@ -456,7 +472,8 @@ func (m *Manager) reconcileAll(ctx context.Context) error {
 		m.sync.away = true
 		return err
 	}
-	s.away, m.sync.away = m.sync.away, false
+	s.away, s.lookedAt = m.sync.away, m.sync.looked
+	m.sync.away, m.sync.looked = false, s.now
 	m.settle(ctx, s)
 	m.tendPools()
 	if s.away && m.settings.Load().StartOnBoot {

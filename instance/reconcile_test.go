@@ -38,6 +38,7 @@ func TestDecide(t *testing.T) {
 		return func(c *Container) { c.Running, c.ExitCode, c.OOMKilled = false, code, oom }
 	}
 
+	at := func(stopped time.Time) func(*Record) { return func(r *Record) { r.StoppedAt = &stopped } }
 	because := func(reason string) func(*Record) { return func(r *Record) { r.Reason = reason } }
 
 	for _, test := range []struct {
@@ -76,6 +77,15 @@ func TestDecide(t *testing.T) {
 			s.records["zrestart"] = rec(Running)
 			s.containers["zrestart"] = *con(func(c *Container) { c.StartedAt = later })
 		}, "correct abcdefgh to stopped: engine stopped\nstart zrestart: its container was restarted from outside"},
+		{"stopped as by hand while the engine went down", rec(Stopped, because(ReasonOutside), at(t0.Add(time.Second))), con(exit(143, false)), func(s *snapshot) { s.away = true },
+			"correct abcdefgh to stopped: engine stopped"},
+		{"failed as by itself while the engine went down", rec(Failed, because("exited 1"), at(t0.Add(time.Second))), con(exit(1, false)), func(s *snapshot) { s.away = true },
+			"correct abcdefgh to stopped: engine stopped"},
+		{"stopped by hand before the engine went down", rec(Stopped, because(ReasonOutside), at(t0)), con(exit(143, false)), func(s *snapshot) { s.away = true }, ""},
+		{"out of memory while the engine went down", rec(Failed, because("exited 137: out of memory"), at(t0.Add(time.Second))), con(exit(137, true)), func(s *snapshot) { s.away = true }, ""},
+		{"idle while the engine went down", rec(Stopped, because(ReasonIdle), at(t0.Add(time.Second))), con(exit(143, false)), func(s *snapshot) { s.away = true }, ""},
+		{"stopped by a user while the engine went down", rec(Stopped, because(ReasonUser), at(t0.Add(time.Second))), con(exit(143, false)), func(s *snapshot) { s.away = true }, ""},
+		{"stopped by hand while the engine is there", rec(Stopped, because(ReasonOutside), at(t0.Add(time.Second))), con(exit(143, false)), nil, ""},
 		{"paused for idleness, ended with the engine", rec(Paused, because(ReasonIdle)), con(exit(137, false)), func(s *snapshot) { s.away = true },
 			"correct abcdefgh to stopped: idle"},
 		{"paused by a user, ended with the engine", rec(Paused, because(ReasonUser)), con(exit(137, false)), func(s *snapshot) { s.away = true },
@@ -145,7 +155,7 @@ func TestDecide(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			s := snapshot{
 				records: map[string]*Record{}, held: map[string]bool{},
-				containers: map[string]Container{}, now: later,
+				containers: map[string]Container{}, now: later, lookedAt: t0.Add(goingDown),
 			}
 			key := "abcdefgh"
 			if test.record != nil {
@@ -188,7 +198,7 @@ func TestAYoungContainerIsLookedAtWhenItsGraceEnds(t *testing.T) {
 
 func TestAUserStopOutlivesItsContainer(t *testing.T) {
 	r := &Record{Spec: Spec{Prefix: "abcdefgh"}, Status: Stopped, Reason: ReasonUser, ContainerID: "c1"}
-	next := decideRecord(r, nil, false).next
+	next := decideRecord(r, nil, time.Time{}).next
 	if next.Reason != ReasonUser || next.ContainerID != "" {
 		t.Errorf("got reason %q, container %q: no request may wake it, and a start must make a container",
 			next.Reason, next.ContainerID)

@@ -2,6 +2,9 @@ package instance_test
 
 import (
 	"context"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -294,4 +297,27 @@ func TestNewSettingsEndInstancesThatExist(t *testing.T) {
 	}
 	b.manager.Use(settings)
 	b.awaitStatus("napbox01", instance.Stopped, instance.ReasonIdle)
+}
+
+// Visitors of what wakes do not wait for the disk, and a call does.
+func TestVisitorsAreServedBeforeTheDiskKnows(t *testing.T) {
+	for name, onIdle := range map[string]instance.OnIdle{"stopped": instance.IdleStop, "paused": instance.IdlePause} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, 1)
+			b.create("napbox01")
+			b.update("napbox01", func(l *instance.Lifetime) { l.IdleTimeout, l.OnIdle = new(short), &onIdle })
+			b.awaitStatus("napbox01", instance.Status(name), instance.ReasonIdle)
+			b.update("napbox01", func(l *instance.Lifetime) { *l = instance.Lifetime{} })
+			in, err := b.manager.Wake(t.Context(), "napbox01", nil)
+			if err != nil || in.Status != instance.Running {
+				t.Fatalf("woken %+v, %v", in, err)
+			}
+			b.answers(in)
+			in, err = b.manager.Start(t.Context(), "napbox01", "")
+			data, _ := os.ReadFile(filepath.Join(b.dir, ".instances.json"))
+			if err != nil || !strings.Contains(string(data), `"status":"running"`) {
+				t.Errorf("a call was told %s (%v), and the file says %s", in.Status, err, data)
+			}
+		})
+	}
 }

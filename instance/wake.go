@@ -83,7 +83,7 @@ func (m *Manager) awaitStart(ctx context.Context, e *entry, op *operation, err e
 		return Instance{}, err
 	}
 	defer leave()
-	return m.await(ctx, e, op, WaitReady)
+	return m.await(ctx, e, op, waitServed)
 }
 
 // join returns the start that is under way; nil if e runs.

@@ -308,11 +308,15 @@ func TestStartOnBootBringsBackWhatRan(t *testing.T) {
 	} {
 		from := c.logSize()
 		restart()
-		for _, i := range ran {
-			now := c.api.awaitStatus(t, time.Minute, i.Prefix, "running", "")
-			if !now.StartedAt.After(*i.StartedAt) || now.ContainerID != i.ContainerID {
-				t.Errorf("after a restart of %s: %+v, was %+v", name, now, i)
-			}
+		for n, i := range ran {
+			eventually(t, time.Minute, func() error {
+				ran[n] = c.api.get(t, i.Prefix)
+				if now := ran[n]; now.Status != "running" || !now.Ready || !now.StartedAt.After(*i.StartedAt) {
+					return fmt.Errorf("after a restart of %s %s is %s (%s), started at %v", name, i.Prefix, now.Status, now.Reason, now.StartedAt)
+				}
+				return nil
+			})
+			sameInstance(t, ran[n], i)
 		}
 		eventually(t, time.Minute, func() error {
 			for _, i := range ran {
