@@ -86,6 +86,17 @@ SANDBOX_URL_TEMPLATE='https://{port}-abcdefgh.sandbox.example.com'
 	b.create(spare.Spec.Spare, "A", "b") // nobody has it any more
 }
 
+func TestARefusedCreateGivesItsSpareBack(t *testing.T) {
+	b := newLatePool(t, 5, 1)
+	b.create("abcdefgh")
+	spares := b.awaitSpares(1)
+	_, err := b.manager.Create(t.Context(), request("abcdefgh"))
+	b.fails(err, instance.PrefixTaken)
+	if in := b.take(); spares[in.ContainerID].ID == "" {
+		t.Errorf("the next create did not get the spare, but %s", in.ContainerID)
+	}
+}
+
 func TestLateVariablesAreThereWithoutAPool(t *testing.T) {
 	b := newLatePool(t, 3, 0)
 	in := b.create("abcdefgh", "GREETING", "hi")

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -110,6 +111,10 @@ func TestACreateFromThePoolIsLikeAnyOther(t *testing.T) {
 	c.api.awaitStatus(t, byHand, made.Prefix, "stopped", "stopped outside")
 	c.compose(t, "start", made.Prefix)
 	c.awaitServed(t, made.Prefix)
+	c.compose(t, "down")
+	c.api.awaitStatus(t, byHand, made.Prefix, "stopped", "container removed")
+	made = c.api.act(t, made.Prefix, "start")
+	c.awaitServed(t, made.Prefix)
 	if now := c.awaitPool(t, 2); !sameKeys(now, before) {
 		t.Errorf("the spares were %v, and are %v", before, now)
 	}
@@ -176,6 +181,74 @@ func TestAPoolSurvivesAKillAndALostState(t *testing.T) {
 	c.awaitPool(t, 2)
 	c.api.delete(t, made.Prefix)
 	c.awaitPool(t, 2)
+}
+
+func TestKillsWhileAPoolRefills(t *testing.T) {
+	t.Parallel()
+	rounds := 8
+	if soaking() {
+		rounds = 100
+	}
+	c := startCaddy(t, options{Templates: pooled(3), Ports: freeRange(60)})
+	random := rand.New(rand.NewPCG(1, 2))
+	kept := map[string]string{} // container ids of what was acknowledged, by prefix
+	took := 0
+	for range rounds {
+		c.awaitPool(t, 3)
+		killed := time.After(time.Duration(random.Int64N(int64(1500 * time.Millisecond))))
+		answers := make(chan answer)
+		go func() {
+			defer close(answers)
+			for {
+				a, err := c.admin.try(http.MethodPost, "/api/instances", nil)
+				if err != nil || a.Status != http.StatusCreated {
+					return
+				}
+				answers <- a
+			}
+		}()
+		for alive := true; alive; {
+			select {
+			case a, more := <-answers:
+				if !more {
+					t.Fatal("a create failed although nobody had killed Caddy")
+				}
+				made := a.instance(t)
+				kept[made.Prefix] = made.ContainerID
+			case <-killed:
+				c.kill(t)
+				alive = false
+			}
+		}
+		for a := range answers { // came just before
+			made := a.instance(t)
+			kept[made.Prefix] = made.ContainerID
+		}
+		c.mustStart(t)
+		eventually(t, 20*time.Second, func() error { return c.agree(t, kept, &took) })
+	}
+	t.Logf("%d kills, %d creates acknowledged", rounds, took)
+}
+
+// agree checks that all that was acknowledged is there as it was, and deletes
+// it again.
+func (c *caddyServer) agree(t *testing.T, kept map[string]string, took *int) error {
+	t.Helper()
+	for prefix, id := range kept {
+		a := c.api.call(t, http.MethodGet, "/api/instances/"+prefix, nil)
+		if a.Status != http.StatusOK {
+			return fmt.Errorf("%s was acknowledged: %s", prefix, a.raw)
+		}
+		if now := a.instance(t); now.ContainerID != id || now.Status != "running" {
+			return fmt.Errorf("%s was acknowledged with container %s, and is %+v", prefix, id, now)
+		}
+	}
+	for prefix := range kept {
+		c.api.delete(t, prefix)
+		delete(kept, prefix)
+		*took++
+	}
+	return nil
 }
 
 // With late_env, a create may say whose the spare is to be.
