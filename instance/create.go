@@ -209,10 +209,9 @@ func (m *Manager) complete(ctx context.Context, e *entry, op *operation, rec *Re
 		return err
 	}
 	rec.Status, rec.Ready = Running, true
-	if op.name == "create" {
-		op.brief.Store(true) // who sees that it runs may go on with it
-	} else { // a create is acknowledged by what is durable
-		op.serve(e, *rec)
+	op.brief.Store(true) // who sees that it runs may go on with it
+	if op.name == "start" || op.name == "restart" {
+		op.serve(e, *rec) // a create is acknowledged by what is durable
 	}
 	err := m.save(e, rec)
 	op.passed("recorded")

@@ -2,7 +2,6 @@ package instance
 
 import (
 	"context"
-	"time"
 
 	"go.uber.org/zap"
 )
@@ -82,7 +81,7 @@ func (m *Manager) thaw(ctx context.Context, e *entry, op *operation, rec Record)
 		c, err = m.runtime.Inspect(ctx, name)
 		return err
 	})
-	if err != nil || c.ID != rec.ContainerID || !c.StartedAt.UTC().Truncate(time.Millisecond).Equal(startTime(&rec)) {
+	if err != nil || !rec.isOf(c) {
 		return m.bringUp(ctx, e, op, rec, false)
 	}
 	op.quit()

@@ -68,6 +68,7 @@ type snapshot struct {
 	births     map[string]string // see Manager.births
 	rebuild    bool              // records were lost: containers without one are not orphans
 	away       bool              // nobody watched the engine until now
+	lookedAt   time.Time         // when somebody last did before that
 	now        time.Time
 }
 
@@ -94,7 +95,7 @@ func decide(s snapshot) []action {
 		if s.rebuild && isSpare(prefix) {
 			continue // nothing is removed until somebody has looked
 		}
-		if a := decideRecord(s.records[prefix], c, engineWent); a != nil {
+		if a := decideRecord(s.records[prefix], c, lost); a != nil {
 			a.prefix, a.was = prefix, s.records[prefix]
 			actions = append(actions, *a)
 		}
@@ -179,11 +180,12 @@ func (s snapshot) young() time.Duration {
 }
 
 // decideRecord says what is to be done about r whose container is c; nil if
-// there is none. engineWent tells that what ended did so with the engine.
-func decideRecord(r *Record, c *Container, engineWent bool) *action {
+// there is none. What ended since lost did so with the engine; zero: it is there.
+func decideRecord(r *Record, c *Container, lost time.Time) *action {
 	if isSpare(r.Prefix) {
 		return decideSpare(r, c)
 	}
+	engineWent := !lost.IsZero()
 	switch r.Status {
 	case Creating:
 		return &action{verb: undo, cause: "it was interrupted before its answer"}
