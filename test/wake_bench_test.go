@@ -19,8 +19,8 @@ import (
 //	over-ms     from paused, the milliseconds beyond a call to one that runs
 //	unpause-ms  what Docker alone takes to unpause it
 func BenchmarkWake(b *testing.B) {
-	const rounds = 21
-	c := startCaddy(b, options{Sites: plainSite, Templates: `
+	const rounds, sleepers = 21, 3 // in turns: visitors wake each a few times a minute at most
+	c := startCaddy(b, options{Sites: plainSite, Sandbox: "wake_budget 600/minute", Templates: `
 		template web {
 			image {image}
 			port 8080
@@ -28,14 +28,19 @@ func BenchmarkWake(b *testing.B) {
 			hold 60s
 		}
 	`})
-	stopped, paused := c.api.create(b, createRequest{}), c.api.create(b, createRequest{})
-	byHand := runByHand(b, inspect(b, stopped.ContainerID))
+	var stopped []instanceView
+	for range sleepers {
+		stopped = append(stopped, c.api.create(b, createRequest{}))
+	}
+	paused := c.api.create(b, createRequest{})
+	byHand := runByHand(b, inspect(b, paused.ContainerID))
 	for b.Loop() {
 		var docker, ours, thawed, running, unpaused []float64
-		for range rounds {
+		for n := range rounds {
+			sleeper := stopped[n%sleepers]
 			docker = append(docker, startByHand(b, byHand))
-			c.putToSleep(b, stopped.Prefix, "stop")
-			ours = append(ours, c.firstByte(b, stopped))
+			c.putToSleep(b, sleeper.Prefix, "stop")
+			ours = append(ours, c.firstByte(b, sleeper))
 
 			unpaused = append(unpaused, unpauseByHand(b, byHand))
 			c.putToSleep(b, paused.Prefix, "pause")
