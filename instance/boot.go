@@ -54,15 +54,16 @@ func (m *Manager) boot() {
 			if ctx.Err() != nil {
 				return nil
 			}
-			switch ran, err := m.startEnded(ctx, e); {
-			case KindOf(err) == EngineDown:
+			ran, err := m.startEnded(ctx, e)
+			if KindOf(err) == EngineDown {
 				return err
-			case err != nil:
+			}
+			if err != nil {
 				failed.Add(1) // its own line tells why
-			case ran:
+			} else if ran {
 				started.Add(1)
 			}
-			return nil
+			return nil //nolint:nilerr // one that fails stops no other
 		})
 	}
 	err := group.Wait()

@@ -1,6 +1,7 @@
 package instance
 
 import (
+	"errors"
 	"testing"
 	"time"
 )
@@ -173,8 +174,8 @@ func TestLifetimesAreChecked(t *testing.T) {
 		"delete_after_stopped": {DeleteAfterStopped: span(maxLifetime + 1)},
 		"on_idle":              {OnIdle: new(OnIdle("sleep"))},
 	} {
-		err := bad.Check()
-		if KindOf(err) != BadRequest || err.(*Error).Details["field"] != field {
+		e, ok := errors.AsType[*Error](bad.Check())
+		if err := error(e); !ok || e.Kind != BadRequest || e.Details["field"] != field {
 			t.Errorf("%s: got %v", field, err)
 		}
 	}

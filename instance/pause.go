@@ -2,6 +2,7 @@ package instance
 
 import (
 	"context"
+	"time"
 
 	"go.uber.org/zap"
 )
@@ -92,4 +93,36 @@ func (m *Manager) thaw(ctx context.Context, e *entry, op *operation, rec Record)
 	err = m.save(e, &rec)
 	op.passed("recorded")
 	return err
+}
+
+// thawGrace is how long a container that somebody else resumed has to go on:
+// to stop one that is frozen, an engine thaws it first.
+const thawGrace = time.Second
+
+// thawedOutside takes e from paused to running, which somebody else has done
+// to its container. It starts nothing: what has ended after all stays so, and
+// keeps the reason of its pause.
+func (m *Manager) thawedOutside(ctx context.Context, e *entry, op *operation) error {
+	op.brief.Store(true) // who comes meanwhile need not know
+	select {
+	case <-time.After(thawGrace):
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	rec := *e.record()
+	c, err := m.runtime.Inspect(ctx, ContainerName(rec.Prefix))
+	if err != nil && KindOf(err) != NotFound {
+		return err
+	}
+	switch {
+	case err != nil || !c.Running || c.Paused:
+		m.notify(Event{Prefix: rec.Prefix}) // it is something else by now
+		return nil
+	case !rec.isOf(c): // it was started anew
+		op.brief.Store(false)
+		return m.bringUp(ctx, e, op, rec, false)
+	}
+	rec.follow(c)
+	rec.Status, rec.Ready, rec.Reason, rec.StoppedAt = Running, true, "", nil
+	return m.save(e, &rec)
 }

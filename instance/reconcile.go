@@ -654,6 +654,9 @@ func (m *Manager) operationFor(a action) (name string, do work) {
 			return m.runtime.Rename(ctx, a.container, a.prefix)
 		}
 	case resume:
+		if a.was.Status == Paused {
+			return "resume", m.thawedOutside
+		}
 		return "start", func(ctx context.Context, e *entry, op *operation) error {
 			return m.bringUp(ctx, e, op, *a.was, false)
 		}

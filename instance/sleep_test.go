@@ -321,3 +321,24 @@ func TestVisitorsAreServedBeforeTheDiskKnows(t *testing.T) {
 		})
 	}
 }
+
+// To stop a frozen container an engine thaws it first; that is no start.
+func TestAPausedInstanceThatIsStoppedByHandStaysStopped(t *testing.T) {
+	b := newBench(t, 2)
+	ended, thawed := b.create("napbox01"), b.create("napbox02")
+	for _, in := range []instance.Instance{ended, thawed} {
+		if _, err := b.manager.Pause(t.Context(), in.Prefix); err != nil {
+			t.Fatal(err)
+		}
+	}
+	starts := b.engine.Calls("Start")
+	b.engine.StopByHand(ended.ContainerID)
+	if err := b.engine.StartByHand(thawed.ContainerID); err != nil { // which thaws it
+		t.Fatal(err)
+	}
+	b.awaitStatus("napbox01", instance.Stopped, instance.ReasonUser)
+	b.answers(b.awaitStatus("napbox02", instance.Running, ""))
+	if n := b.engine.Calls("Start"); n != starts {
+		t.Errorf("%d containers were started", n-starts)
+	}
+}

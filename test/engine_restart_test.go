@@ -45,7 +45,7 @@ var bridges atomic.Int32
 // starts again.
 func foreignBridge(t testing.TB) (name string) {
 	t.Helper()
-	name = fmt.Sprintf("sbt%d%c", os.Getpid(), 'a'+rune(bridges.Add(1)%26)) // an interface's name is short
+	name = fmt.Sprintf("sbt%d%c", os.Getpid(), 'a'+bridges.Add(1)%26) // an interface's name is short
 	made, err := engine.NetworkCreate(t.Context(), "caddy-sandbox-"+name, network.CreateOptions{
 		Driver:  "bridge",
 		Options: map[string]string{"com.docker.network.bridge.name": name},
