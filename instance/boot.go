@@ -52,18 +52,19 @@ func (m *Manager) boot() {
 	for _, e := range ended {
 		group.Go(func() error {
 			if ctx.Err() != nil {
-				return nil
+				return context.Cause(ctx)
 			}
 			ran, err := m.startEnded(ctx, e)
-			if KindOf(err) == EngineDown {
+			switch {
+			case KindOf(err) == EngineDown:
 				return err
-			}
-			if err != nil {
-				failed.Add(1) // its own line tells why
-			} else if ran {
+			case err != nil: // one that fails stops no other; its own line tells why
+				failed.Add(1)
+				err = nil
+			case ran:
 				started.Add(1)
 			}
-			return nil //nolint:nilerr // one that fails stops no other
+			return err
 		})
 	}
 	err := group.Wait()

@@ -16,7 +16,7 @@ const (
 )
 
 // Duration is a time.Duration that is written as text: 1h30m0s. Zero is never.
-type Duration time.Duration
+type Duration time.Duration //nolint:recvcheck // text is read into a pointer and written from a value
 
 const never = "never"
 
@@ -197,7 +197,7 @@ func (d deadlines) first() time.Time {
 }
 
 // showLifetime fills in what ends the instance, and when.
-func (in *Instance) showLifetime(l Lifetime, d deadlines) {
+func showLifetime(in *Instance, l Lifetime, d deadlines) {
 	in.IdleTimeout, in.TTL, in.DeleteAfterStopped = l.IdleTimeout.orNever(), l.TTL.orNever(), l.DeleteAfterStopped.orNever()
 	in.OnIdle = l.onIdle()
 	in.IdleAt, in.ExpiresAt, in.DeleteAt = instant(d.idle), instant(d.expires), instant(d.deleted)

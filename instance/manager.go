@@ -485,7 +485,7 @@ func (m *Manager) view(e *entry) Instance {
 	rec := *e.record()
 	e.stamp(&rec)
 	in := rec.view(m.settings.Load())
-	in.showLifetime(m.lifetime(&rec), m.deadlines(e))
+	showLifetime(&in, m.lifetime(&rec), m.deadlines(e))
 	return in
 }
 

@@ -111,11 +111,12 @@ func (m *Manager) thawedOutside(ctx context.Context, e *entry, op *operation) er
 	}
 	rec := *e.record()
 	c, err := m.runtime.Inspect(ctx, ContainerName(rec.Prefix))
-	if err != nil && KindOf(err) != NotFound {
+	gone := KindOf(err) == NotFound
+	if err != nil && !gone {
 		return err
 	}
 	switch {
-	case err != nil || !c.Running || c.Paused:
+	case gone || !c.Running || c.Paused:
 		m.notify(Event{Prefix: rec.Prefix}) // it is something else by now
 		return nil
 	case !rec.isOf(c): // it was started anew
