@@ -17,7 +17,7 @@ import (
 const (
 	keptPath   = "/.well-known/sandbox/"
 	eventsPath = keptPath + "events" // how the start of the instance goes
-	startPath  = keptPath + "start"  // starts it again after it failed
+	startPath  = keptPath + "start"  // starts it, after it failed or fell asleep
 )
 
 // handlerVar holds the handler that a request came through in Caddy's table of
@@ -59,7 +59,7 @@ func allowMethod(w http.ResponseWriter, r *http.Request, method string) error {
 	return instance.Errorf(methodNotAllowed, "this takes %s only", method)
 }
 
-// startAgain begins to start an instance that failed, for the form on its page,
+// startAgain begins to start an instance that failed or sleeps, for the form on its page,
 // and leads back to where that was. What keeps it from starting shows there.
 func (h *Handler) startAgain(w http.ResponseWriter, r *http.Request, prefix string) error {
 	if err := allowMethod(w, r, http.MethodPost); err != nil {

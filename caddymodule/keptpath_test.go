@@ -256,14 +256,12 @@ func TestTheKeptPathNeverReachesTheDevServer(t *testing.T) {
 	}
 }
 
-// With all that comes to the kept path an instance can become idle, and none of
-// it wakes one.
+// While pages follow it an instance can become idle, and they wake none.
 func TestTheKeptPathIsNoUseOfAnInstance(t *testing.T) {
 	s := startServer(t, config{})
 	made := s.create(t, "unwanted")
 	for range 3 {
 		_, _ = io.Copy(io.Discard, s.get(t, hostOf("unwanted"), eventsPath, asFetch).Body)
-		s.press(t, hostOf("unwanted"), "/")
 	}
 	got, err := inForce.top().manager().Get("unwanted")
 	if err != nil {
@@ -283,4 +281,25 @@ func TestTheKeptPathIsNoUseOfAnInstance(t *testing.T) {
 	if now := s.engine.Calls("Start"); now != before {
 		t.Error("it was started")
 	}
+}
+
+// A tab that was left open may load itself again for as long as it likes, as
+// Next.js has it do: it is asked first.
+func TestATabThatLoadsItselfAgainIsAsked(t *testing.T) {
+	s := startSleepServer(t, "")
+	s.asleep(t, "leftopen", wakeNavigate)
+	untouched := asBrowser.Clone()
+	untouched.Set("Sec-Fetch-Site", "same-origin")
+	before := s.engine.Calls("Start")
+	page := s.page(t, hostOf("leftopen"), "/app", untouched, http.StatusServiceUnavailable)
+	if !strings.Contains(page, "<h1>Asleep</h1>") || !strings.Contains(page, `<form method="post" action="`+startPath+`"><button>Wake it up</button>`) {
+		t.Errorf("no button: %s", page)
+	}
+	if s.engine.Calls("Start") != before {
+		t.Error("it was started")
+	}
+	if res := s.press(t, hostOf("leftopen"), "/app"); res.StatusCode != http.StatusSeeOther || res.Header.Get("Location") != "/app" {
+		t.Errorf("answered with %d to %q", res.StatusCode, res.Header.Get("Location"))
+	}
+	s.awaitStatus(t, "leftopen", instance.Running)
 }

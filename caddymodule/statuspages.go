@@ -81,10 +81,13 @@ func (e edge) restingPage(r *http.Request, p instance.Progress) Page {
 	if p.Reason == instance.ReasonIdle {
 		page.Text = "Nobody has used this sandbox for a while, so it sleeps. "
 	}
-	switch e.wake {
-	case wakeNever:
+	switch {
+	case visit.Of(r) != visit.Machine && e.mayStart(r): // a tab that loaded itself again, or sent a form
+		page.Text += "You can wake it up."
+		page.Start = startPath
+	case e.wake == wakeNever:
 		page.Text += "Its owner can start it again."
-	case wakeAuthenticated:
+	case e.wake == wakeAuthenticated:
 		page.Text += "It wakes up when somebody opens it who has signed in."
 	default:
 		page.Text += "It wakes up when somebody opens it in a browser."

@@ -26,8 +26,8 @@ type reception struct {
 	waits time.Duration // for a start that is under way, or that it began
 }
 
-// receive decides by who sends a request, and what for. Of those of machines,
-// pings and WebSockets, somebody's open tab has many.
+// receive decides by who sends a request, and what for. Machines, pings,
+// WebSockets and reloads wake nothing: somebody's open tab has many of them.
 func (e edge) receive(kind visit.Kind, authenticated bool) reception {
 	wakes := authenticated
 	switch e.wake {

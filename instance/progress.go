@@ -45,7 +45,10 @@ func (m *Manager) Progress(prefix string) (p Progress, changed <-chan struct{}, 
 		return Progress{}, nil, notFound(prefix)
 	}
 	p = Progress{Status: e.rec.Status, Reason: e.rec.Reason, Phase: e.phaseLocked(), Template: e.rec.Template}
-	if e.rec.Status == Failed {
+	if e.waking != nil { // for its visitors it starts, whatever has to end first
+		p.Status, p.Reason, p.Phase = Starting, "", PhaseStarting
+	}
+	if p.Status == Failed {
 		p.Failures = e.crashes.failures
 		p.StartIn = max(0, time.Until(e.crashes.until)-patience)
 	}

@@ -116,6 +116,7 @@ func (e *entry) joinOrBegin(mine *operation, permit func() error) (*operation, e
 		return nil, err
 	}
 	e.waking = mine
+	e.steps.tell()
 	return mine, nil
 }
 
@@ -229,6 +230,7 @@ func (e *entry) tryTurn(op *operation) (holder *operation, err error) {
 func (m *Manager) giveUp(e *entry, op *operation, err error) {
 	e.mu.Lock()
 	e.waking = nil
+	e.steps.tell()
 	e.mu.Unlock()
 	op.result, op.err = m.view(e), err
 	close(op.done)

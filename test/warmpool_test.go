@@ -111,6 +111,7 @@ func TestACreateFromThePoolIsLikeAnyOther(t *testing.T) {
 	c.api.awaitStatus(t, byHand, made.Prefix, "stopped", "stopped outside")
 	c.compose(t, "start", made.Prefix)
 	c.awaitServed(t, made.Prefix)
+	c.api.delete(t, other.Prefix) // else its container is gone, too
 	c.compose(t, "down")
 	c.api.awaitStatus(t, byHand, made.Prefix, "stopped", "container removed")
 	made = c.api.act(t, made.Prefix, "start")

@@ -12,6 +12,10 @@ type Kind string
 const (
 	// Navigation: a person opens a page.
 	Navigation Kind = "navigation"
+	// Reload: a page that is open loads itself again, or another of its server,
+	// without anybody having touched it. Next.js's do, when their server has been
+	// away for a while.
+	Reload Kind = "reload"
 	// Call: a page's script, or a program that somebody runs, wants an answer.
 	Call Kind = "call"
 	// WebSocket: a page or a program wants one.
@@ -34,9 +38,19 @@ func Of(r *http.Request) Kind {
 	case r.Method == http.MethodHead || isAhead(r.Header) || isErrand(r.URL.Path) || isRobot(r.UserAgent()):
 		return Machine
 	case navigates(r):
+		if isUntouched(r.Header) {
+			return Reload
+		}
 		return Navigation
 	}
 	return Call
+}
+
+// isUntouched reports whether it was a page of the same server that navigates,
+// by itself. Browsers tell when a person did it, in the page or by their own
+// buttons; those that tell neither are believed to be a person's.
+func isUntouched(h http.Header) bool {
+	return h.Get("Sec-Fetch-Site") == "same-origin" && h.Get("Sec-Fetch-User") == ""
 }
 
 // isWebSocket reports whether r asks for a WebSocket, over whatever HTTP.

@@ -17,6 +17,9 @@ func TestOf(t *testing.T) {
 	}{
 		{"a browser opens a page", "GET", "/", map[string]string{"Sec-Fetch-Mode": "navigate", "Accept": html, "User-Agent": chrome}, Navigation},
 		{"in a frame", "GET", "/a?b", map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe", "User-Agent": chrome}, Navigation},
+		{"a person follows a link", "GET", "/", map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin", "Sec-Fetch-User": "?1", "User-Agent": chrome}, Navigation},
+		{"an app builder's frame", "GET", "/", map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "cross-site", "User-Agent": chrome}, Navigation},
+		{"an open page loads itself again", "GET", "/", map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin", "User-Agent": chrome}, Reload},
 		{"an old browser", "GET", "/", map[string]string{"Accept": html, "User-Agent": chrome}, Navigation},
 		{"a form is sent", "POST", "/", map[string]string{"Sec-Fetch-Mode": "navigate", "User-Agent": chrome}, Call},
 		{"a script", "GET", "/api", map[string]string{"Sec-Fetch-Mode": "cors", "Accept": html, "User-Agent": chrome}, Call},
