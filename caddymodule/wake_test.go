@@ -587,6 +587,12 @@ func TestADeletionDuringAHold(t *testing.T) {
 			if res.StatusCode != http.StatusOK {
 				t.Errorf("it was woken, and the call got %d %s", res.StatusCode, read(t, res))
 			}
+			eventually(t, func() error { // or it is idle again in the next round
+				if a := s.call(t, http.MethodDelete, "/api/instances/"+prefix, ""); a.Status != http.StatusOK {
+					return fmt.Errorf("deleting it: %s", a.raw)
+				}
+				return nil
+			})
 		}
 	}
 }
