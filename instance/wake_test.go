@@ -302,7 +302,7 @@ func TestVisitorsWhoWaitAreBounded(t *testing.T) {
 func TestARestingLeaseIsNoUse(t *testing.T) {
 	b := newBench(t, 1)
 	b.create("abcdefgh")
-	b.update("abcdefgh", idleAfter(short))
+	before := b.update("abcdefgh", idleAfter(short)).LastActiveAt
 	lease, err := b.manager.AcquireResting("abcdefgh", 0)
 	if err != nil {
 		t.Fatal(err)
@@ -315,7 +315,7 @@ func TestARestingLeaseIsNoUse(t *testing.T) {
 	lease.Release()
 	lease.Release()
 	in, err := b.manager.Get("abcdefgh")
-	if err != nil || in.LastActiveAt != nil {
-		t.Errorf("used at %v (%v)", in.LastActiveAt, err)
+	if err != nil || (in.LastActiveAt == nil) != (before == nil) || before != nil && !in.LastActiveAt.Equal(*before) {
+		t.Errorf("used at %v, before the lease at %v (%v)", in.LastActiveAt, before, err)
 	}
 }
