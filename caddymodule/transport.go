@@ -126,6 +126,9 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	// A dial may outlast this request, so what it needs is not in Caddy's
 	// variables, which others write.
 	ctx := context.WithValue(r.Context(), targetKey{}, target{endpoint, to.Address})
+	if lease, ok := caddyhttp.GetVar(r.Context(), leaseVar).(*instance.Lease); ok && lease.Held {
+		defer endpoint.TakeTurn(r.Context())()
+	}
 	use := socketUseOf(r)
 	use.prepare(r)
 	res, err := t.persuade(r.WithContext(ctx), endpoint.Port)

@@ -116,8 +116,11 @@ func (h *Handler) waitFor(r *http.Request, t request.Target, how reception) (*in
 		}
 		lease, err := h.app.acquire(r, t)
 		switch {
-		case instance.KindOf(err) != instance.NotRunning: // it runs, or is gone
-			return lease, err
+		case err == nil:
+			lease.Held = true
+			return lease, nil
+		case instance.KindOf(err) != instance.NotRunning: // it is gone
+			return nil, err
 		case h.app.engine.leaving.Err() != nil:
 			return nil, errLeaving()
 		case ctx.Err() != nil:

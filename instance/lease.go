@@ -13,6 +13,8 @@ type Lease struct {
 	// ContainerPort is the one that the request is for, beside the dev server's;
 	// zero: the dev server's.
 	ContainerPort int
+	// Held: the request waited for the instance to start, perhaps with many others.
+	Held bool
 
 	entry    *entry
 	manager  *Manager
