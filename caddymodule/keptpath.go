@@ -72,14 +72,11 @@ func (h *Handler) startAgain(w http.ResponseWriter, r *http.Request, prefix stri
 	if err := h.checkForm(r, prefix); err != nil {
 		return err
 	}
-	if err := h.mayStart(r, in); err != nil {
-		return err
-	}
-	ctx := instance.WithRequestID(r.Context(), requestID(r))
-	_, err = h.app.manager().Start(ctx, prefix, instance.WaitNone)
-	p, _, gone := h.app.manager().Progress(prefix)
-	if err != nil && (gone != nil || p.StartIn == 0 && instance.KindOf(err) != instance.Busy) {
-		return err
+	switch in.Status {
+	case instance.Failed, instance.Stopped, instance.Paused:
+		if err := h.start(r, in); err != nil {
+			return err
+		}
 	}
 	w.Header().Set("Location", cameFrom(r))
 	w.Header().Set("Cache-Control", "no-store")
@@ -87,17 +84,27 @@ func (h *Handler) startAgain(w http.ResponseWriter, r *http.Request, prefix stri
 	return nil
 }
 
-// mayStart refuses those who may not start in, or not so often. As with visits,
-// what runs costs no start.
+// start begins to start in. What the page of in tells by itself is no error: that
+// somebody else is at it, or that it has failed too often to be started now.
+func (h *Handler) start(r *http.Request, in instance.Instance) error {
+	if err := h.mayStart(r, in); err != nil {
+		return err
+	}
+	_, err := h.app.manager().Start(instance.WithRequestID(r.Context(), requestID(r)), in.Prefix, instance.WaitNone)
+	p, _, gone := h.app.manager().Progress(in.Prefix)
+	if gone == nil && (p.StartIn > 0 || instance.KindOf(err) == instance.Busy) {
+		return nil
+	}
+	return err
+}
+
+// mayStart refuses those who may not start in, or not so often.
 func (h *Handler) mayStart(r *http.Request, in instance.Instance) error {
 	switch {
 	case in.Status != instance.Failed && in.Reason == instance.ReasonUser:
 		return instance.Errorf(mayNotStart, "its user has stopped this sandbox: only its owner can start it again")
 	case !h.app.edgeOf(in.Template).mayStart(r):
 		return instance.Errorf(mayNotStart, "only its owner can start this sandbox")
-	}
-	if in.Status == instance.Running {
-		return nil
 	}
 	return h.app.engine.wakes.take(clientOf(r), h.app.wakeBudget)
 }
