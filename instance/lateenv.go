@@ -61,7 +61,8 @@ func (m *Manager) writeLate(rec *Record) error {
 }
 
 // lateFile is env as a shell reads it: a line NAME='value' each, in order. A
-// quote in a value is written '\”, and a value may have several lines.
+// quote in a value ends the quoted text, stands by itself behind a backslash,
+// and begins it again; a value may have several lines.
 func lateFile(env map[string]string) []byte {
 	var b bytes.Buffer
 	for _, name := range slices.Sorted(maps.Keys(env)) {
