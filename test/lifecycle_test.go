@@ -30,6 +30,7 @@ func TestCreateGivesALiveServerOverTLS(t *testing.T) {
 		ContainerID: info.ID, ContainerPort: 8080,
 		Labels: map[string]string{"team": "blue"}, Reason: "", Generation: 1,
 		Dev: "auto", HostHeader: "preserve",
+		IdleTimeout: "never", OnIdle: "stop", TTL: "never", DeleteAfterStopped: "never",
 	}
 	sameInstance(t, made, want)
 	if made.Port < c.Ports.first || made.Port > c.Ports.last {
