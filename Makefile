@@ -32,7 +32,7 @@ bench: ## the benchmarks: of the state on disk, and end to end; uses wrk and h2l
 	@scripts/docker.sh
 	@scripts/image.sh
 	@scripts/compose.sh >/dev/null
-	$(GO) test -run '^$$' -bench . -timeout 60m ./instance ./caddymodule/request ./test
+	$(GO) test -run '^$$' -bench . -timeout 60m ./instance ./caddymodule/request ./caddymodule/wsframes ./test
 
 fmt: ## format the code
 	$(GOLANGCI_LINT) fmt

@@ -57,6 +57,7 @@ var routes = map[string]map[string]action{
 	},
 	apiPath + "/*": {
 		http.MethodGet:    {nil, (*api).get},
+		http.MethodPatch:  {nil, (*api).update},
 		http.MethodDelete: {nil, ending((*instance.Manager).Delete)},
 	},
 	apiPath + "/*/domains/*": {
@@ -65,6 +66,9 @@ var routes = map[string]map[string]action{
 	},
 	apiPath + "/*/start":    {http.MethodPost: {[]string{"wait"}, starting((*instance.Manager).Start)}},
 	apiPath + "/*/stop":     {http.MethodPost: {nil, ending((*instance.Manager).Stop)}},
+	apiPath + "/*/pause":    {http.MethodPost: {nil, ending((*instance.Manager).Pause)}},
+	apiPath + "/*/resume":   {http.MethodPost: {[]string{"wait"}, starting((*instance.Manager).Start)}},
+	apiPath + "/*/touch":    {http.MethodPost: {nil, (*api).touch}},
 	apiPath + "/*/restart":  {http.MethodPost: {[]string{"wait"}, starting((*instance.Manager).Restart)}},
 	healthPath:              {http.MethodGet: {nil, (*api).health}},
 	healthPath + "/confirm": {http.MethodPost: {nil, (*api).confirm}},
@@ -173,6 +177,7 @@ type createBody struct {
 	Env      map[string]*string `json:"env"`
 	Labels   map[string]*string `json:"labels"`
 	Ports    []int              `json:"ports"`
+	lifetimeBody
 }
 
 // noBody is the body of calls that take no fields.
@@ -199,10 +204,16 @@ func (a *api) create(w http.ResponseWriter, r *http.Request, _ string, query url
 	if err != nil {
 		return reply{}, err
 	}
-	made, err := a.manager.Create(r.Context(), instance.CreateRequest{
+	ends, err := body.change()
+	if err != nil {
+		return reply{}, err
+	}
+	create := instance.CreateRequest{
 		Prefix: body.Prefix, Template: body.Template, Port: body.Port,
 		Env: env, Labels: labels, Ports: body.Ports, Wait: wait, IdempotencyKey: key,
-	})
+	}
+	ends(&create.Lifetime)
+	made, err := a.manager.Create(r.Context(), create)
 	if err != nil {
 		return reply{}, err
 	}

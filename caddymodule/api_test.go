@@ -168,10 +168,13 @@ func TestRoutesAndMethods(t *testing.T) {
 	for _, call := range []func(*testing.T, string, string, string) answer{s.call, s.callSite} {
 		for path, methods := range map[string]string{
 			"/api/instances":                                  "GET, POST, HEAD",
-			"/api/instances/routable":                         "DELETE, GET, HEAD",
+			"/api/instances/routable":                         "DELETE, GET, PATCH, HEAD",
 			"/api/instances/routable/start":                   "POST",
 			"/api/instances/routable/stop":                    "POST",
 			"/api/instances/routable/restart":                 "POST",
+			"/api/instances/routable/pause":                   "POST",
+			"/api/instances/routable/resume":                  "POST",
+			"/api/instances/routable/touch":                   "POST",
 			"/api/instances/routable/domains/app.example.org": "DELETE, PUT",
 		} {
 			for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions} {

@@ -74,6 +74,12 @@ type App struct {
 	// `builder_origin`, which may come again. Default: none.
 	BuilderOrigins []string `json:"builder_origins,omitempty"`
 
+	// Whether to start, once Docker is back after a restart of it or of the
+	// machine, the instances that ran when it went down: a few at a time, the
+	// last used first. Those that were asleep or stopped stay so. Otherwise each
+	// is started when its first visitor comes, as `wake` says. Default: false.
+	StartOnBoot bool `json:"start_on_boot,omitempty"`
+
 	// Values for all templates that do not say otherwise. The variables of
 	// `env` are added to each template's own.
 	Defaults *Template `json:"defaults,omitempty"`
@@ -100,8 +106,17 @@ type App struct {
 	// certificate covers the instances, it does nothing. Default: false.
 	TLSAhead bool `json:"tls_ahead,omitempty"`
 
+	// How many starts of sleeping instances the visits from one address may
+	// cause, as `<number>/minute`; so many at once, too. Of IPv6, a /64 network
+	// counts as one address. Behind another proxy, name that one in the server's
+	// `trusted_proxies`: else all visitors share its address. Whoever comes
+	// beyond it is answered 429; joining a start that is under way is free.
+	// Default: `30/minute`.
+	WakeBudget string `json:"wake_budget,omitempty"`
+
 	ctx        caddy.Context
 	settings   *instance.Settings // complete but for the URL, which Start may have to find
+	edges      map[string]edge    // by template
 	dockerHost string             // Docker, expanded
 	engine     *engine
 	hooks      []*hook
@@ -109,6 +124,7 @@ type App struct {
 	origins    atomic.Pointer[devserver.Origins] // complete once the URL is known
 	sites      []*caddyhttp.Server               // servers with our proxy handler; they tell the URL
 	budget     *tlsBudget
+	wakeBudget int         // starts a minute, of each client
 	tlsAhead   *tls.Config // for handshakes with ourselves; set by Start if TLSAhead
 }
 
@@ -145,6 +161,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	a.settings.Projected = a.projected
 	a.settings.Created = a.created
+	if a.wakeBudget, err = parseWakeBudget(expand(a.WakeBudget)); err != nil {
+		return fmt.Errorf("sandbox: wake_budget: %w", err)
+	}
 	if err := a.provisionTLSBudget(ctx, expand); err != nil {
 		return err
 	}

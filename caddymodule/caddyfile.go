@@ -38,6 +38,8 @@ func init() {
 //	    default_template <name>
 //	    tls_budget       <number>/hour|day|week
 //	    tls_ahead        on|off
+//	    wake_budget      <number>/minute
+//	    start_on_boot    on|off
 //	    defaults {
 //	        # the words of a template
 //	    }
@@ -58,8 +60,22 @@ func init() {
 //	        pids    <number>
 //	        ready   <duration>
 //	        inject  all|env|none
+//
+//	        pool     <number>
+//	        late_env <file>
 //	        dev         auto|vite|next|webpack|none
 //	        host_header auto|preserve|localhost
+//
+//	        idle_timeout         <duration>|never
+//	        on_idle              stop|pause|delete
+//	        ttl                  <duration>|never
+//	        delete_after_stopped <duration>|never
+//
+//	        wake               navigate|any|authenticated|never
+//	        hold               <duration>
+//	        websocket_activity data|open|none
+//	        page_logs          authenticated|anyone|nobody
+//	        pages              <folder>
 //	    }
 //	    reload_hook {
 //	        signal   <name> <pid file>
@@ -98,6 +114,8 @@ func (a *App) words() words {
 		"default_template": textWord(&a.DefaultTemplate),
 		"tls_budget":       textWord(&a.TLSBudget),
 		"tls_ahead":        onOffWord(&a.TLSAhead),
+		"wake_budget":      textWord(&a.WakeBudget),
+		"start_on_boot":    onOffWord(&a.StartOnBoot),
 		"defaults":         {parse: a.parseDefaults},
 		"template":         {parse: a.parseTemplate, repeatable: true},
 		"reload_hook":      {parse: a.parseReloadHook, repeatable: true},
@@ -141,8 +159,22 @@ func (t *Template) words() words {
 		"ready":   durationWord(&t.Ready),
 		"inject":  textWord(&t.Inject),
 
+		"pool":     countWord(&t.Pool),
+		"late_env": textWord(&t.LateEnv),
+
 		"dev":         textWord(&t.Dev),
 		"host_header": textWord(&t.HostHeader),
+
+		"idle_timeout":         spanWord(&t.IdleTimeout),
+		"on_idle":              textWord(&t.OnIdle),
+		"ttl":                  spanWord(&t.TTL),
+		"delete_after_stopped": spanWord(&t.DeleteAfterStopped),
+
+		"wake":               textWord(&t.Wake),
+		"hold":               givenDurationWord(&t.Hold),
+		"websocket_activity": textWord(&t.WebSocketActivity),
+		"page_logs":          textWord(&t.PageLogs),
+		"pages":              textWord(&t.Pages),
 	}
 }
 

@@ -38,7 +38,7 @@ func TestDecodeTakesWhatIsAllowed(t *testing.T) {
 }
 
 func TestDecodeRefusesTheRest(t *testing.T) {
-	const fields = "[prefix template port env labels ports]"
+	const fields = "[prefix template port env labels ports idle_timeout on_idle ttl delete_after_stopped]"
 	for _, row := range []struct{ body, field, allowed string }{
 		{`prefix=abc`, "body", "[a JSON object]"},
 		{`[]`, "body", "[a JSON object]"},

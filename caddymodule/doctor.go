@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -93,6 +94,13 @@ func printHealth(out io.Writer, h health) (exit int) {
 	row("status", h.Status)
 	row("versions", fmt.Sprintf("Caddy %s, %s", h.Versions["caddy"], h.Versions["go"]))
 	row("instances", counts(h.Instances))
+	for i, name := range slices.Sorted(maps.Keys(h.Pools)) {
+		what := "pools"
+		if i > 0 {
+			what = ""
+		}
+		row(what, describePool(name, h.Pools[name]))
+	}
 	row("docker", describeDocker(h.Docker))
 	row("state", fmt.Sprintf("%s (owner %s)", h.State.Dir, h.State.Owner))
 	for _, trouble := range []string{h.State.Error, h.State.Degraded} {
@@ -111,6 +119,12 @@ func printHealth(out io.Writer, h health) (exit int) {
 		return exitFailed
 	}
 	return 0
+}
+
+// describePool is the pool of a template in a line.
+func describePool(template string, p instance.PoolHealth) string {
+	text := fmt.Sprintf("%s %d of %d ready", template, p.Ready, p.Wanted)
+	return strings.TrimSuffix(text+": "+p.Error, ": ")
 }
 
 // describeDocker is the engine in a line.

@@ -60,6 +60,8 @@ var failures = map[instance.Kind]failure{
 	instance.StateFailed:  {1201, http.StatusInternalServerError},
 	instance.DiskFull:     {1201, http.StatusInsufficientStorage},
 	unauthorized:          {1301, http.StatusUnauthorized},
+	mayNotStart:           {1302, http.StatusForbidden},
+	instance.RateLimited:  {1303, http.StatusTooManyRequests},
 	foreignOrigin:         {1304, http.StatusForbidden},
 }
 

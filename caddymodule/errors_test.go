@@ -31,7 +31,8 @@ func TestCodesAndStatuses(t *testing.T) {
 		instance.ImageMissing: {1104, 422}, instance.NotRunning: {1105, 503}, instance.Overloaded: {1106, 503},
 		instance.BadHost: {1012, 400}, instance.HostTaken: {1013, 409}, instance.NoSuchPort: {1014, 404},
 		instance.Exited: {1107, 502}, instance.NotOpen: {1108, 503}, brokenOff: {1109, 502}, instance.PortClosed: {1110, 503},
-		instance.StateFailed: {1201, 500}, instance.DiskFull: {1201, 507}, unauthorized: {1301, 401}, foreignOrigin: {1304, 403},
+		instance.StateFailed: {1201, 500}, instance.DiskFull: {1201, 507}, unauthorized: {1301, 401}, mayNotStart: {1302, 403},
+		instance.RateLimited: {1303, 429}, foreignOrigin: {1304, 403},
 	}
 	if !maps.Equal(failures, want) {
 		t.Errorf("the table is\n%v, want\n%v", failures, want)

@@ -63,10 +63,13 @@ func TestWhatTheDoctorPrints(t *testing.T) {
 		Health: instance.Health{
 			Status:    "degraded",
 			Instances: map[instance.Status]int{instance.Running: 2, instance.Failed: 1},
-			Docker:    instance.EngineHealth{Status: "down", Error: "nobody answers"},
-			State:     instance.StateHealth{Dir: "/state", Owner: "uuid", Degraded: "the state file was gone"},
-			Drift:     []string{"correct abcdefgh to stopped: container removed"},
-			Advice:    []string{"see to the Docker Engine"},
+			Pools: map[string]instance.PoolHealth{
+				"next": {Wanted: 5, Ready: 2, Error: "the image is missing"}, "vite": {Wanted: 3, Ready: 3},
+			},
+			Docker: instance.EngineHealth{Status: "down", Error: "nobody answers"},
+			State:  instance.StateHealth{Dir: "/state", Owner: "uuid", Degraded: "the state file was gone"},
+			Drift:  []string{"correct abcdefgh to stopped: container removed"},
+			Advice: []string{"see to the Docker Engine"},
 		},
 		Versions: map[string]string{"caddy": "v2", "go": "go1"},
 	}
@@ -77,6 +80,8 @@ func TestWhatTheDoctorPrints(t *testing.T) {
 	want := `status      degraded
 versions    Caddy v2, go1
 instances   2 running, 1 failed
+pools       next 2 of 5 ready: the image is missing
+            vite 3 of 3 ready
 docker      down: nobody answers
 state       /state (owner uuid)
             the state file was gone

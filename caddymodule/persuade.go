@@ -48,16 +48,16 @@ func hostnames(origins []string) (names []string) {
 // checkOrigin refuses the pages of other sites. Dev servers do so themselves,
 // since what they serve is the user's source and their sockets obey; but those
 // checks are blind once we have masked what they go by.
-func (h *Handler) checkOrigin(r *http.Request, lease *instance.Lease) error {
+func (h *Handler) checkOrigin(r *http.Request, prefix string, mode instance.Mode) error {
 	origins := h.app.origins.Load()
-	if origins.Vouches(r, schemeOf(r), lease.Prefix) {
+	if origins.Vouches(r, schemeOf(r), prefix) {
 		caddyhttp.SetVar(r.Context(), vouchedVar, true)
 	}
-	if r.Header["Origin"] == nil || lease.Mode() == (instance.Mode{Dev: instance.DevNone, HostHeader: instance.HostPreserve}) {
+	if r.Header["Origin"] == nil || mode == (instance.Mode{Dev: instance.DevNone, HostHeader: instance.HostPreserve}) {
 		return nil
 	}
-	origin := origins.Foreign(r, schemeOf(r), lease.Prefix)
-	if origin == "" || h.isOtherHost(origin, r, lease.Prefix) {
+	origin := origins.Foreign(r, schemeOf(r), prefix)
+	if origin == "" || h.isOtherHost(origin, r, prefix) {
 		return nil
 	}
 	return instance.Errorf(foreignOrigin, "pages of another site may not use this instance: "+

@@ -60,7 +60,7 @@ func BenchmarkCompatibility(b *testing.B) {
 				}
 				b.ReportAllocs()
 				for b.Loop() {
-					if err := h.checkOrigin(r, lease); err != nil && origin == "" {
+					if err := h.checkOrigin(r, lease.Prefix, lease.Mode()); err != nil && origin == "" {
 						b.Fatal(err)
 					}
 					dropClaims(r)

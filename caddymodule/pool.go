@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -37,6 +38,9 @@ type engine struct {
 	manager *instance.Manager
 	ledger  *tlsLedger
 	ahead   *aheadMaker
+	wakes   wakeBudget
+	leaving context.Context // ends when the process does: see endOfWaits
+	leave   func()
 	open    func() error // opens Manager and ledger the first time; the outcome is for good
 }
 
@@ -52,6 +56,7 @@ func acquireEngine(dir, docker string) (*engine, error) {
 func newEngine(dir, docker string) *engine {
 	manager := instance.New(dir, func(owner string) (instance.Runtime, error) { return newRuntime(docker, owner) })
 	e := &engine{dir: dir, docker: docker, manager: manager, ledger: newTLSLedger(dir), ahead: newAheadMaker(makeAhead)}
+	e.leaving, e.leave = context.WithCancel(context.Background())
 	e.open = sync.OnceValue(func() error {
 		if err := manager.Open(); err != nil {
 			return err
@@ -69,6 +74,7 @@ func (e *engine) release() error {
 // Destruct implements caddy.Destructor: no configuration refers to e any more.
 // Requests that began under one may still ask the Manager, which bears it.
 func (e *engine) Destruct() error {
+	e.leave()
 	e.ahead.close()
 	return e.manager.Close()
 }
@@ -105,6 +111,12 @@ func mayFollow(old, a *App) error {
 			return fmt.Errorf("docker cannot change from %q to %q by a reload: restart Caddy", a.engine.docker, a.dockerHost)
 		}
 		return nil
+	}
+	for template, pool := range old.manager().Pools() {
+		if pool.Ready > 0 {
+			return fmt.Errorf("state_dir cannot change from %s to %s while the template %s has a pool: take the word pool out first",
+				old.engine.dir, a.engine.dir, template)
+		}
 	}
 	page, err := old.manager().List(instance.Query{Limit: 1})
 	if err != nil {

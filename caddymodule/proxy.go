@@ -28,6 +28,10 @@ const leaseVar = "sandbox.lease"
 // `reverse_proxy` with `dynamic_upstreams` of the source `sandbox`, as the
 // Caddyfile directive `sandbox_proxy` makes it.
 //
+// Of an instance that sleeps, the visits that the template's `wake` names begin
+// the start, and calls wait for it as long as `hold` says. Requests of machines
+// and pings of pages that were left open are served, but keep nothing awake.
+//
 // It answers for instances that cannot be served: 404 for unknown hosts and
 // ports that were not declared, 503 with Retry-After for instances that do not
 // run and for ports that nothing listens on; and 403 to pages of other sites,
@@ -45,7 +49,8 @@ const leaseVar = "sandbox.lease"
 // `{http.sandbox.status}` | The state of its container, such as `running` or `stopped`
 // `{http.sandbox.template}` | Its template
 type Handler struct {
-	app *App
+	app    *App
+	ending <-chan struct{} // closed when the configuration ends: see endsStreams
 }
 
 // CaddyModule returns the Caddy module information.
@@ -63,7 +68,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("sandbox handler: %w", err)
 	}
 	h.app.servedBy(ctx)
-	return sparesReloads(ctx)
+	return errors.Join(sparesReloads(ctx), endsWaits(ctx, h.app), h.endsStreams(ctx))
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler. It returns when the
@@ -72,17 +77,20 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	target, ok := h.app.resolve(r.Host)
 	prefix := target.Prefix
 	setPlaceholders(r, prefix, h.get)
+	if h.keeps(w, r, prefix) {
+		return nil
+	}
 	if !ok {
 		refuse(w, r, noInstance(), h.app.settings.Log)
 		return nil
 	}
-	lease, err := h.app.manager().Acquire(prefix, target.Port)
+	lease, err := h.lease(r, target)
 	if err != nil {
-		refuse(w, r, h.withOpenPorts(r, prefix, err), h.app.settings.Log)
+		h.turnAway(w, r, h.withOpenPorts(r, prefix, err))
 		return nil
 	}
 	defer lease.Release()
-	if err := h.checkOrigin(r, lease); err != nil {
+	if err := h.checkOrigin(r, prefix, lease.Mode()); err != nil {
 		refuse(w, r, err, h.app.settings.Log)
 		return nil
 	}
@@ -92,11 +100,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return nil
 	}
 	caddyhttp.SetVar(r.Context(), leaseVar, lease)
+	if asksForWebSocket(r) {
+		caddyhttp.SetVar(r.Context(), socketVar, h.app.edgeOf(lease.Template).socket)
+	}
 	w, r, done := streaming(w, r)
 	defer done()
 	err = next.ServeHTTP(w, r)
 	if failed, ok := explainFailure(r, prefix, err, h.get, h.app.settings.Log); ok {
-		refuse(w, r, h.explainPort(r, lease, failed), h.app.settings.Log)
+		h.turnAway(w, r, h.explainPort(r, lease, failed))
 		return nil
 	}
 	return err
@@ -205,7 +216,7 @@ func refuse(w http.ResponseWriter, r *http.Request, err error, log *zap.Logger) 
 	id := requestID(r)
 	boundLog(r, id, log)
 	w.Header().Set("X-Request-Id", id)
-	if wantsPage(r) && writePage(w, err) {
+	if wantsPage(r) && writePage(w, r, err, log) {
 		return
 	}
 	writeError(w, err, id, log)

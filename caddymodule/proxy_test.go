@@ -127,7 +127,7 @@ func checkPage(t *testing.T, res *http.Response, host string) {
 		t.Errorf("Content-Type %q", kind)
 	}
 	policy := res.Header.Get("Content-Security-Policy")
-	if !strings.HasPrefix(policy, "default-src 'none'; style-src 'sha256-") || strings.Contains(policy, "unsafe") {
+	if policy != pagePolicy || strings.Contains(policy, "unsafe") {
 		t.Errorf("Content-Security-Policy %q", policy)
 	}
 	body := read(t, res)

@@ -46,6 +46,7 @@ func (a *App) makeSettings(expand expander) (*instance.Settings, error) {
 		URL:             expand(a.URL),
 		PrefixLength:    cmp.Or(a.PrefixLength, defaultPrefixLength),
 		DefaultTemplate: expand(a.DefaultTemplate),
+		StartOnBoot:     a.StartOnBoot,
 		Templates:       make(map[string]instance.Template, len(a.Templates)),
 	}
 	for _, word := range expand.all(a.Reserved) {
@@ -64,8 +65,15 @@ func (a *App) makeSettings(expand expander) (*instance.Settings, error) {
 	if err := checkURL(s.URL); err != nil {
 		return nil, fmt.Errorf("url: %w", err)
 	}
+	a.edges = make(map[string]edge, len(a.Templates)+1)
+	if a.edges[""], err = a.Defaults.edge(nil, expand); err != nil {
+		return nil, fmt.Errorf("defaults: %w", err)
+	}
 	for name, t := range a.Templates {
 		if s.Templates[name], err = t.make(name, a.Defaults, expand); err != nil {
+			return nil, fmt.Errorf("template %q: %w", name, err)
+		}
+		if a.edges[name], err = t.edge(a.Defaults, expand); err != nil {
 			return nil, fmt.Errorf("template %q: %w", name, err)
 		}
 	}

@@ -49,7 +49,7 @@ func TestTemplatesTakeWhatTheyLackFromDefaults(t *testing.T) {
 			Image: "{env.SANDBOX_TEST_IMAGE}", Pull: "never", ContainerPort: 80, Command: []string{"run", "{unknown}"},
 			Env: map[string]string{"A": "1", "B": "1"}, WorkDir: "/work", User: "1000", ContainerPorts: []int{3000},
 			Memory: 1 << 30, CPUs: 2, Pids: 99, Ready: caddy.Duration(time.Second),
-			Dev: "vite", HostHeader: "preserve", Inject: "none",
+			Dev: "vite", HostHeader: "preserve", Inject: "none", Pool: new(5), LateEnv: "/run/all/env",
 		},
 		Templates: map[string]*Template{
 			"none": nil,
@@ -57,7 +57,7 @@ func TestTemplatesTakeWhatTheyLackFromDefaults(t *testing.T) {
 				Image: "own", Pull: "always", ContainerPort: 8080, Command: []string{"own"},
 				Env: map[string]string{"B": "2"}, WorkDir: "/own", User: "0", ContainerPorts: []int{9229, 80}, AnyPort: true,
 				Memory: 2 << 30, CPUs: 0.5, Pids: 11, Ready: caddy.Duration(time.Hour),
-				Dev: "next", HostHeader: "localhost", Inject: "env",
+				Dev: "next", HostHeader: "localhost", Inject: "env", Pool: new(0), LateEnv: "/run/own/env",
 			},
 		},
 	}
@@ -71,13 +71,13 @@ func TestTemplatesTakeWhatTheyLackFromDefaults(t *testing.T) {
 			Image: "from-env", Pull: "never", Port: 80, Command: []string{"run", "{unknown}"},
 			Env: map[string]string{"A": "1", "B": "1"}, WorkDir: "/work", User: "1000", Ports: []int{3000},
 			Memory: 1 << 30, CPUs: 2, Pids: 99, Ready: time.Second,
-			Mode: instance.Mode{Dev: "vite", HostHeader: "preserve"}, Inject: "none",
+			Mode: instance.Mode{Dev: "vite", HostHeader: "preserve"}, Inject: "none", Pool: 5, LateEnv: "/run/all/env",
 		},
 		"all": {
 			Image: "own", Pull: "always", Port: 8080, Command: []string{"own"},
 			Env: map[string]string{"A": "1", "B": "2"}, WorkDir: "/own", User: "0", Ports: []int{9229, 80}, AnyPort: true,
 			Memory: 2 << 30, CPUs: 0.5, Pids: 11, Ready: time.Hour,
-			Mode: instance.Mode{Dev: "next", HostHeader: "localhost"}, Inject: "env",
+			Mode: instance.Mode{Dev: "next", HostHeader: "localhost"}, Inject: "env", LateEnv: "/run/own/env",
 		},
 	}
 	if !reflect.DeepEqual(s.Templates, want) {
@@ -129,6 +129,11 @@ func TestBadConfigurationsAreExplained(t *testing.T) {
 		"inject":               {func(a *App) { a.Templates["vite"].Inject = "some" }, "inject: \"some\" is not all, env or none"},
 		"cpus":                 {func(a *App) { a.Templates["vite"].CPUs = -1 }, "cpus: -1"},
 		"pids":                 {func(a *App) { a.Templates["vite"].Pids = -1 }, "pids: -1"},
+		"pool":                 {func(a *App) { a.Templates["vite"].Pool = new(-1) }, "pool: -1 is not from 0 to 100"},
+		"a relative late_env":  {func(a *App) { a.Templates["vite"].LateEnv = "env" }, `late_env: "env" is not the absolute path`},
+		"a root's late_env":    {func(a *App) { a.Templates["vite"].LateEnv = "/env" }, `late_env: "/env" is not the absolute path`},
+		"a crooked late_env":   {func(a *App) { a.Templates["vite"].LateEnv = "/run/../env" }, `late_env: "/run/../env" is not the absolute path`},
+		"a large pool":         {func(a *App) { a.Templates["vite"].Pool = new(101) }, "pool: 101 is not from 0 to 100"},
 		"ready":                {func(a *App) { a.Templates["vite"].Ready = -1 }, "ready: -1ns is negative"},
 		"env":                  {func(a *App) { a.Templates["vite"].Env = map[string]string{"1A": ""} }, "env: \"1A\""},
 		"env of defaults":      {func(a *App) { a.Defaults = &Template{Env: map[string]string{"A=B": ""}} }, "env: \"A=B\""},

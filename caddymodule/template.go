@@ -90,6 +90,73 @@ type Template struct {
 	// than `PORT` and `SANDBOX_…`. Variables of the same name in `env` or of a
 	// create win; NODE_OPTIONS is added to. Default: `all`.
 	Inject string `json:"inject,omitempty"`
+
+	// How many containers are kept started and ready for creates, which then
+	// are answered in milliseconds; 0 to 100. A create takes one if it asks for
+	// nothing that a container has to be made for: no `port`, `ports` or
+	// `labels`, and `prefix` and `env` only with `late_env`. They are nobody's
+	// until then, but need the memory, CPUs and ports of instances; ports they
+	// give up where there are no others. Default: 0.
+	Pool *int `json:"pool,omitempty"`
+
+	// A file in the container, by its absolute path, in which it finds the
+	// `SANDBOX_…` variables and the `env` of its create, as lines `NAME='value'`
+	// for a shell. Its folder is mounted for that, read-only. In a container that
+	// came from a pool, those of its process are not its create's: the file
+	// appears when it is taken. In any other it is there from the start. Default:
+	// none.
+	LateEnv string `json:"late_env,omitempty"`
+
+	// How long nobody has to have used an instance until `on_idle` is done to
+	// it. A request uses it for as long as it lasts; an open WebSocket only while
+	// something passes that is no keep-alive, see `websocket_activity`. A
+	// duration of at least a second; in the Caddyfile also `never`. It may be
+	// changed for each instance. Default: 0, never.
+	IdleTimeout *caddy.Duration `json:"idle_timeout,omitempty"`
+
+	// What becomes of an idle instance: `stop`, which keeps its files; `pause`,
+	// which keeps its memory too and brings it back in milliseconds; `delete`.
+	// Default: `stop`.
+	OnIdle string `json:"on_idle,omitempty"`
+
+	// How long after its creation an instance is deleted, used or not. Default:
+	// 0, never.
+	TTL *caddy.Duration `json:"ttl,omitempty"`
+
+	// How long after it stopped, failed or was paused an instance is deleted.
+	// Default: 0, never.
+	DeleteAfterStopped *caddy.Duration `json:"delete_after_stopped,omitempty"`
+
+	// Whose requests start an instance that sleeps, because it was idle or
+	// Docker was restarted: `navigate`: people who open a page, and calls of
+	// those whom Caddy has authenticated; `any`: those and all other calls;
+	// `authenticated`: only people and calls that Caddy has authenticated, as
+	// `basic_auth` before the proxy does (`{http.auth.user.id}` is set);
+	// `never`: nobody's, so only the API does. Icons, robots, previews of links,
+	// monitors, HEAD, WebSockets and the pings of pages that were left open
+	// never do. Nobody wakes an instance that was stopped by a call. Default:
+	// `navigate`.
+	Wake string `json:"wake,omitempty"`
+
+	// How long a call waits while its instance starts, before it is answered
+	// with 503; 0 to `10m`. Instead of a page that somebody opens, one that tells
+	// how far it is comes after a second. Default: `30s`.
+	Hold *caddy.Duration `json:"hold,omitempty"`
+
+	// What about an open WebSocket uses its instance: `data`: what passes over
+	// it, in either direction, but for the keep-alives of dev servers and of the
+	// protocol; `open`: that it is open; `none`: nothing, once it is open. It
+	// holds for those that are opened from then on. Default: `data`.
+	WebSocketActivity string `json:"websocket_activity,omitempty"`
+
+	// Who sees the last lines of the log of an instance on the pages that are
+	// shown while it starts and after it failed: `authenticated`, those whom
+	// Caddy has authenticated; `anyone`; or `nobody`. Default: `authenticated`.
+	PageLogs string `json:"page_logs,omitempty"`
+
+	// A folder of pages to show in place of the built-in ones: see the manual on
+	// their names and what they may use. Default: none.
+	Pages string `json:"pages,omitempty"`
 }
 
 // minMemory is Docker's own: with less it refuses to make a container.
@@ -126,7 +193,10 @@ func (t *Template) make(name string, defaults *Template, expand expander) (insta
 			Dev:        instance.Dev(expand(cmp.Or(t.Dev, defaults.Dev, string(instance.DevAuto)))),
 			HostHeader: instance.HostHeader(expand(cmp.Or(t.HostHeader, defaults.HostHeader, string(instance.HostAuto)))),
 		},
-		Inject: instance.Inject(expand(cmp.Or(t.Inject, defaults.Inject, string(instance.InjectAll)))),
+		Inject:   instance.Inject(expand(cmp.Or(t.Inject, defaults.Inject, string(instance.InjectAll)))),
+		Lifetime: t.lifetime(defaults, expand),
+		Pool:     t.pool(defaults),
+		LateEnv:  expand(cmp.Or(t.LateEnv, defaults.LateEnv)),
 	}
 	maps.Copy(made.Env, defaults.Env)
 	maps.Copy(made.Env, t.Env)
@@ -177,6 +247,13 @@ func checkTemplate(t instance.Template) error {
 		return fmt.Errorf("pids: %d is less than 1", t.Pids)
 	case t.Ready < 0:
 		return fmt.Errorf("ready: %s is negative", t.Ready)
+	case t.LateEnv != "" && !isFileBelowAFolder(t.LateEnv):
+		return fmt.Errorf("late_env: %q is not the absolute path of a file in a folder, such as /run/sandbox/env", t.LateEnv)
+	case t.Pool < 0 || t.Pool > instance.MaxPool:
+		return fmt.Errorf("pool: %d is not from 0 to %d", t.Pool, instance.MaxPool)
+	}
+	if err := t.Lifetime.Check(); err != nil {
+		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.Env)) {
 		if !envName.MatchString(name) {

@@ -126,6 +126,11 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	// A dial may outlast this request, so what it needs is not in Caddy's
 	// variables, which others write.
 	ctx := context.WithValue(r.Context(), targetKey{}, target{endpoint, to.Address})
+	if lease, ok := caddyhttp.GetVar(r.Context(), leaseVar).(*instance.Lease); ok && lease.Held {
+		defer endpoint.TakeTurn(r.Context())()
+	}
+	use := socketUseOf(r)
+	use.prepare(r)
 	res, err := t.persuade(r.WithContext(ctx), endpoint.Port)
 	if short := shortage(err); short != nil {
 		if t.warn.mayDo(10 * time.Second) {
@@ -134,7 +139,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return refusal(r, short, t.log), nil
 	}
 	if err == nil {
-		asWebSocket(res)
+		asWebSocket(r, res, use)
 	}
 	return res, err
 }

@@ -101,7 +101,7 @@ func (u *Upstreams) endpoint(r *http.Request) (e *instance.Endpoint, port int) {
 	if !ok {
 		return nil, 0
 	}
-	lease, err := u.app.manager().Acquire(target.Prefix, target.Port)
+	lease, err := u.app.acquire(r, target)
 	if err != nil {
 		return nil, 0
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
@@ -59,7 +60,7 @@ func TestABrokenWebSocketTellsItsClientThatTheServerGoesAway(t *testing.T) {
 					Header:     http.Header{"Upgrade": {"WebSocket"}},
 					Body:       broken{reader(bytes.NewReader(test.sent))},
 				}
-				asWebSocket(res)
+				asWebSocket(httptest.NewRequest(http.MethodGet, "/", nil), res, socketUse{})
 				closer := time.AfterFunc(50*time.Millisecond, func() { res.Body.Close() }) // the client's answer
 				defer closer.Stop()
 				got, _ := io.ReadAll(res.Body)
@@ -81,7 +82,7 @@ func TestOtherUpgradesAreLeftAlone(t *testing.T) {
 		Header:     http.Header{"Upgrade": {"h2c"}},
 		Body:       broken{bytes.NewReader([]byte("abc"))},
 	}
-	asWebSocket(res)
+	asWebSocket(httptest.NewRequest(http.MethodGet, "/", nil), res, socketUse{})
 	if got, _ := io.ReadAll(res.Body); string(got) != "abc" {
 		t.Errorf("got %q", got)
 	}
@@ -99,7 +100,7 @@ func TestAClientThatGoesOnIsCutAfterItsFarewell(t *testing.T) {
 			Header:     http.Header{"Upgrade": {"websocket"}},
 			Body:       gone{broken{bytes.NewReader(nil)}},
 		}
-		asWebSocket(res)
+		asWebSocket(httptest.NewRequest(http.MethodGet, "/", nil), res, socketUse{})
 		begun := time.Now()
 		if n, err := res.Body.(io.Writer).Write([]byte("abc")); n != 3 || err != nil {
 			t.Errorf("a write to what is gone: %d, %v; it would end the connection before the client was told", n, err)

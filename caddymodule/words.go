@@ -89,6 +89,17 @@ func intWord[T int | int64](into *T) word {
 	})
 }
 
+// countWord is for a number that may be 0, which is not the same as none.
+func countWord(into **int) word {
+	return oneValue(into, func(s string) (*int, error) {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a whole number", s)
+		}
+		return &n, nil
+	})
+}
+
 func numberWord(into *float64) word {
 	return oneValue(into, func(s string) (float64, error) {
 		n, err := strconv.ParseFloat(s, 64)
@@ -110,13 +121,24 @@ func sizeWord(into *int64) word {
 }
 
 func durationWord(into *caddy.Duration) word {
-	return oneValue(into, func(s string) (caddy.Duration, error) {
-		duration, err := caddy.ParseDuration(s)
-		if err != nil {
-			return 0, fmt.Errorf("%q is not a duration: write it like 60s", s)
-		}
-		return caddy.Duration(duration), nil
+	return oneValue(into, parseDuration)
+}
+
+// givenDurationWord is for a duration that may be 0, which is not the same as
+// none.
+func givenDurationWord(into **caddy.Duration) word {
+	return oneValue(into, func(s string) (*caddy.Duration, error) {
+		d, err := parseDuration(s)
+		return &d, err
 	})
+}
+
+func parseDuration(s string) (caddy.Duration, error) {
+	d, err := caddy.ParseDuration(s)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a duration: write it like 60s", s)
+	}
+	return caddy.Duration(d), nil
 }
 
 // oneOf is a word whose value is one of allowed.

@@ -39,6 +39,7 @@ type Client struct {
 	images   imageCache
 	bridge   bridgeCache
 	adopted  *adoptions
+	asleep   asleep
 }
 
 var (

@@ -45,11 +45,28 @@ func (c *Client) composeBlock(rec instance.Record) ([]byte, error) {
 	if rec.Status == instance.Deleting || rec.Adopted {
 		return nil, nil
 	}
-	file, err := encodeCompose(withDomains(c.serviceProject(rec.Spec), rec.Domains))
+	project := withDomains(c.serviceProject(rec.Spec), rec.Domains)
+	if rec.IsSpare() {
+		project = inProfile(project, poolProfile)
+	}
+	file, err := encodeCompose(project)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the Compose service of %s: %w", rec.Prefix, err)
 	}
 	return bytes.TrimPrefix(file, []byte("services:\n")), nil
+}
+
+// poolProfile is that of spares, which nobody enables: `docker compose up` does
+// not make them. Without a service they would be orphans, which it warns of.
+// Like the domains, a profile does not count in Compose's hash.
+const poolProfile = "pool"
+
+func inProfile(project *types.Project, profile string) *types.Project {
+	for name, service := range project.Services {
+		service.Profiles = []string{profile}
+		project.Services[name] = service
+	}
+	return project
 }
 
 // withDomains notes custom hosts beside the one service of project. They may
@@ -86,7 +103,7 @@ func (c *Client) newComposeFrame() (composeFrame, error) {
 }
 
 func (c *Client) serviceProject(spec instance.Spec) *types.Project {
-	return &types.Project{Services: types.Services{spec.Prefix: c.service(spec)}}
+	return &types.Project{Services: types.Services{spec.BornFor(): c.service(spec)}}
 }
 
 func (c *Client) networkProject() *types.Project {
@@ -106,8 +123,8 @@ func (c *Client) networkProject() *types.Project {
 // adds by itself.
 func (c *Client) service(spec instance.Spec) types.ServiceConfig {
 	return types.ServiceConfig{
-		Name:          spec.Prefix,
-		ContainerName: instance.ContainerName(spec.Prefix),
+		Name:          spec.BornFor(),
+		ContainerName: instance.ContainerName(spec.BornFor()),
 		Image:         literal(spec.Image),
 		PullPolicy:    string(pullPolicy(spec.Pull)),
 		Command:       literals(spec.Command),
@@ -119,6 +136,7 @@ func (c *Client) service(spec instance.Spec) types.ServiceConfig {
 			Mode: "ingress", Protocol: "tcp", // Compose's defaults, spelt out
 			HostIP: hostIP, Published: strconv.Itoa(spec.Port), Target: uint32(spec.ContainerPort),
 		}},
+		Volumes:         composeVolumes(spec),
 		Init:            new(true),
 		Restart:         types.RestartPolicyNo,
 		CapDrop:         []string{"ALL"},
@@ -136,6 +154,17 @@ func (c *Client) service(spec instance.Spec) types.ServiceConfig {
 			"nofile": {Soft: maxOpenFiles, Hard: maxOpenFiles},
 		},
 	}
+}
+
+// composeVolumes are mounts, in Compose's words. The folder is ours to make.
+func composeVolumes(spec instance.Spec) (volumes []types.ServiceVolumeConfig) {
+	for _, each := range mounts(spec) {
+		volumes = append(volumes, types.ServiceVolumeConfig{
+			Type: types.VolumeTypeBind, Source: literal(each.Source), Target: literal(each.Target), ReadOnly: true,
+			Bind: &types.ServiceVolumeBind{CreateHostPath: false},
+		})
+	}
+	return volumes
 }
 
 func pullPolicy(policy instance.PullPolicy) instance.PullPolicy {
@@ -178,7 +207,7 @@ func (c *Client) serviceHash(ctx context.Context, spec instance.Spec) (string, e
 	if err != nil {
 		return "", err
 	}
-	service := project.Services[spec.Prefix]
+	service := project.Services[spec.BornFor()]
 	// Compose 2.40 leaves out these and build, deploy.replicas, depends_on and
 	// profiles, which we never write (pkg/compose/hash.go).
 	service.PullPolicy = ""

@@ -2,6 +2,7 @@ package dockerops
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -22,7 +23,7 @@ func TestComposeFileIsTheGoldenOne(t *testing.T) {
 	second := fullSpec()
 	second.Prefix, second.Port = "zzzzzzzz", 5201
 	second.Command, second.Labels, second.WorkDir, second.User, second.Pull = nil, nil, "", "", ""
-	second.ContainerPorts, second.AnyPort = nil, false
+	second.ContainerPorts, second.AnyPort, second.LateEnv, second.LateDir = nil, false, "", ""
 	golden(t, "docker-compose.yml", composeText(t, fixedClient(t), fullSpec(), second))
 }
 
@@ -148,6 +149,12 @@ func TestComposeSaysWhatTheBlueprintSays(t *testing.T) {
 		{"core size", service.Ulimits["core"], &types.UlimitsConfig{}},
 		{"open files", service.Ulimits["nofile"], &types.UlimitsConfig{Soft: maxOpenFiles, Hard: maxOpenFiles}},
 		{"ulimits", len(service.Ulimits), len(host.Ulimits)},
+		{"folder on the host", service.Volumes[0].Source, host.Mounts[0].Source},
+		{"folder in the container", service.Volumes[0].Target, host.Mounts[0].Target},
+		{"which it only reads", service.Volumes[0].ReadOnly, host.Mounts[0].ReadOnly},
+		{"how", service.Volumes[0].Type, string(host.Mounts[0].Type)},
+		{"whether Compose makes it", service.Volumes[0].Bind.CreateHostPath, false},
+		{"folders", len(service.Volumes), len(host.Mounts)},
 		{"network", project.Networks[networkKey].Name, string(host.NetworkMode)},
 		{"networks", len(service.Networks), len(plan.Networking.EndpointsConfig)},
 		{"pull policy", service.PullPolicy, string(spec.Pull)},
@@ -233,6 +240,8 @@ func TestTheHashFollowsTheSpecButNotThePullPolicy(t *testing.T) {
 		"generation": func(s *instance.Spec) { s.Generation++ },
 		"memory":     func(s *instance.Spec) { s.Memory++ },
 		"ports":      func(s *instance.Spec) { s.ContainerPorts = nil },
+		"late env":   func(s *instance.Spec) { s.LateEnv = "" },
+		"late dir":   func(s *instance.Spec) { s.LateDir = "/elsewhere" },
 		"any port":   func(s *instance.Spec) { s.AnyPort = false },
 	} {
 		if hash(change) == same {
@@ -258,6 +267,60 @@ func TestCustomHostsAreInTheFileAndNotInTheHash(t *testing.T) {
 	must(t, err)
 	if want := composeServiceHash(t, service); ours != want {
 		t.Errorf("our hash is %s, that of the file with hosts %s", ours, want)
+	}
+}
+
+// A spare has the labels of the instance that it may become: what changes with
+// that is its name, which Compose does not look at, and a profile, which does
+// not count in its hash.
+func TestASpareIsNoServiceUntilItIsTaken(t *testing.T) {
+	c := fixedClient(t)
+	spec := fullSpec()
+	spec.Labels, spec.Prefix, spec.Spare = nil, "pool-"+spec.Prefix, spec.Prefix
+	project := loadAsCompose(t, composeText(t, c, spec))
+	if len(project.Services) != 0 || !slices.Equal(project.DisabledServiceNames(), []string{spec.Spare}) {
+		t.Errorf("Compose would run %v, and leave out %v", project.ServiceNames(), project.DisabledServiceNames())
+	}
+	before, err := c.serviceHash(t.Context(), spec)
+	must(t, err)
+	asSpare := c.blueprint(spec, image{id: "sha256:0123"}, before).Config.Labels
+	spec.Prefix = spec.Spare
+	service := loadAsCompose(t, composeText(t, c, spec)).Services[spec.Prefix]
+	if hash := composeServiceHash(t, service); hash != before || service.ContainerName != instance.ContainerName(spec.Prefix) {
+		t.Errorf("taken, it is %s with hash %s; was made with %s", service.ContainerName, hash, before)
+	}
+	if taken := c.blueprint(spec, image{id: "sha256:0123"}, before).Config.Labels; !maps.Equal(asSpare, taken) {
+		t.Errorf("the labels are %q, and should be %q", asSpare, taken)
+	}
+	if asSpare[labelPrefix] != spec.Prefix || asSpare[composeService] != spec.Prefix || asSpare[labelPool] != spec.Template {
+		t.Errorf("the labels are %q", asSpare)
+	}
+}
+
+func TestTheNameSaysWhoseAContainerOfAPoolIs(t *testing.T) {
+	c := fixedClient(t)
+	pool := map[string]string{labelManager: c.owner, labelPrefix: "bornfor1", labelPool: "vite"}
+	plain := map[string]string{labelManager: c.owner, labelPrefix: "bornfor1"}
+	for _, test := range []struct {
+		labels map[string]string
+		name   string
+		key    string
+		ours   bool
+	}{
+		{pool, "sandbox-pool-bornfor1", "pool-bornfor1", true},
+		{pool, "sandbox-bornfor1", "bornfor1", true},
+		{pool, "sandbox-another1", "another1", true},
+		{pool, "sandbox-1b4e28ba-bornfor1-run-0123456789ab", "", false},
+		{pool, "sandbox-short", "", false},
+		{pool, "bornfor1", "", false},
+		{plain, "sandbox-bornfor1", "bornfor1", true},
+		{plain, "sandbox-another1", "", false},
+		{plain, "sandbox-pool-bornfor1", "", false},
+		{map[string]string{labelManager: "another", labelPrefix: "bornfor1", labelPool: "vite"}, "sandbox-bornfor1", "", false},
+	} {
+		if key, ours := c.keyOf(test.labels, test.name); ours != test.ours || ours && key != test.key {
+			t.Errorf("%v %s: %q, ours %v; want %q, %v", test.labels, test.name, key, ours, test.key, test.ours)
+		}
 	}
 }
 

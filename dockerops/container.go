@@ -3,10 +3,12 @@ package dockerops
 import (
 	"maps"
 	"math"
+	"path"
 	"slices"
 	"strconv"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/go-connections/nat"
 
@@ -73,6 +75,7 @@ func (c *Client) blueprint(spec instance.Spec, img image, hash string) blueprint
 			CapDrop:       []string{"ALL"},
 			SecurityOpt:   []string{"no-new-privileges:true"},
 			OomScoreAdj:   oomScoreAdj,
+			Mounts:        mounts(spec),
 			LogConfig:     container.LogConfig{Type: logDriver, Config: maps.Clone(logOptions)},
 			Resources: container.Resources{
 				Memory:     spec.Memory,
@@ -92,13 +95,22 @@ func (c *Client) blueprint(spec instance.Spec, img image, hash string) blueprint
 	}
 }
 
+// mounts are the folder that late variables come in, which the container can
+// read and nothing more.
+func mounts(spec instance.Spec) []mount.Mount {
+	if spec.LateEnv == "" {
+		return nil
+	}
+	return []mount.Mount{{Type: mount.TypeBind, Source: spec.LateDir, Target: path.Dir(spec.LateEnv), ReadOnly: true}}
+}
+
 // containerLabels are sandboxLabels and those that make the container one of
 // Compose's, as if `docker compose up` had made it from docker-compose.yml.
 func (c *Client) containerLabels(spec instance.Spec, img image, hash string) map[string]string {
 	labels := sandboxLabels(spec, c.owner)
 	maps.Copy(labels, map[string]string{
 		composeProject:    c.project,
-		composeService:    spec.Prefix,
+		composeService:    spec.BornFor(),
 		composeOneoff:     "False",
 		composeNumber:     "1",
 		composeConfigHash: hash,

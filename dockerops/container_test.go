@@ -23,7 +23,8 @@ func fullSpec() instance.Spec {
 		Env:     map[string]string{"PORT": "5174", "HOST": "0.0.0.0", "GREETING": "hällo $USER\n\"you\""},
 		WorkDir: "/app", User: "1000:1000",
 		Memory: 512 << 20, CPUs: 1.5, Pids: 512,
-		Labels: map[string]string{"team": "red $1", "sandbox.manager": "me"},
+		Labels:  map[string]string{"team": "red $1", "sandbox.manager": "me"},
+		LateEnv: "/run/sandbox $1/env", LateDir: "/var/lib/caddy-sandbox/env/k3v9x2m4q8w1z7ab",
 	}
 }
 

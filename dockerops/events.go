@@ -63,11 +63,14 @@ func (c *Client) follow(ctx context.Context, notify func(instance.Event)) (opene
 	// Only now, when nothing more can be missed. The library does not say
 	// whether the stream is open or failed at once; looking once too often
 	// does no harm.
+	c.asleep.forgetAll()
+	defer c.asleep.forgetAll()
 	notify(instance.Event{})
 	for {
 		select { // the library never closes messages
 		case m := <-messages:
 			if prefix := c.prefixOf(m.Actor); prefix != "" {
+				c.asleep.forget(m.Actor.ID)
 				notify(instance.Event{Prefix: prefix})
 			}
 		case <-outgrown:
@@ -95,11 +98,15 @@ func (c *Client) watchedEvents() (filter filters.Args, outgrown <-chan struct{})
 	return filter, outgrown
 }
 
-// prefixOf is that of the container that an event is about; empty if that is
-// somebody else's.
+// prefixOf is that of the container that an event is about, or a spare's key;
+// empty if that is somebody else's.
 func (c *Client) prefixOf(actor events.Actor) string {
-	if actor.Attributes[labelManager] == c.owner {
-		return actor.Attributes[labelPrefix]
+	if labels := actor.Attributes; labels[labelManager] == c.owner {
+		if labels[labelPool] == "" {
+			return labels[labelPrefix]
+		}
+		key, _ := instance.KeyOf(labels["name"]) // as it is now
+		return key
 	}
 	return c.adopted.prefixOf(actor.ID)
 }

@@ -33,7 +33,7 @@ type fakeEngine struct {
 
 var versionInPath = regexp.MustCompile(`^/v(\d+\.\d+)(/.*)$`)
 
-func newFakeEngine(t *testing.T) *fakeEngine {
+func newFakeEngine(t testing.TB) *fakeEngine {
 	t.Helper()
 	f := &fakeEngine{ServeMux: http.NewServeMux(), socket: socketPath(t), started: map[string]int{}}
 	f.version.Store("1.41")
@@ -42,7 +42,7 @@ func newFakeEngine(t *testing.T) *fakeEngine {
 	return f
 }
 
-func (f *fakeEngine) open(t *testing.T) {
+func (f *fakeEngine) open(t testing.TB) {
 	t.Helper()
 	f.server = &httptest.Server{Listener: listenOn(t, f.socket), Config: &http.Server{Handler: http.HandlerFunc(f.serve)}}
 	f.server.Start()
@@ -112,7 +112,7 @@ func (f *fakeEngine) answer(pattern, body string) {
 
 // socketPath is short: Linux allows 107 bytes, and t.TempDir holds the name of
 // the test.
-func socketPath(t *testing.T) string {
+func socketPath(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "engine")
 	must(t, err)
@@ -120,7 +120,7 @@ func socketPath(t *testing.T) string {
 	return filepath.Join(dir, "docker.sock")
 }
 
-func listenOn(t *testing.T, socket string) net.Listener {
+func listenOn(t testing.TB, socket string) net.Listener {
 	t.Helper()
 	listener, err := net.Listen("unix", socket)
 	must(t, err)
@@ -155,7 +155,7 @@ func newSilentEngine(t *testing.T) (host string) {
 const testOwner = "01234567-89ab-4def-8123-456789abcdef"
 
 // clientOn is a client of a fake engine, with deadlines fit for a test.
-func clientOn(t *testing.T, host string) *Client {
+func clientOn(t testing.TB, host string) *Client {
 	t.Helper()
 	c, err := New(Options{Host: host, Owner: testOwner})
 	must(t, err)

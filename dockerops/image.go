@@ -40,6 +40,12 @@ func (c *Client) ImageEnv(ctx context.Context, name string) (map[string]string, 
 	return variables(img.env), err
 }
 
+// ImageID implements instance.Imaging.
+func (c *Client) ImageID(ctx context.Context, name string) (string, error) {
+	img, err := c.inspectImage(ctx, name)
+	return img.id, err
+}
+
 // readyImage returns the image of that name, fetched by policy.
 func (c *Client) readyImage(ctx context.Context, name string, policy instance.PullPolicy) (image, error) {
 	if policy != instance.PullAlways {

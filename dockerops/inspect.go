@@ -30,9 +30,11 @@ func (c *Client) Inspect(ctx context.Context, ref string) (instance.Container, e
 const parallelInspects = 4
 
 // List implements instance.Runtime. The engine's list lacks most of what a
-// Container says, so each is inspected; what is removed meanwhile is left out.
+// Container says, so each is inspected, but those that are [asleep] still; what
+// is removed meanwhile is left out.
 func (c *Client) List(ctx context.Context) ([]instance.Container, error) {
 	var summaries []container.Summary
+	era := c.asleep.now()
 	err := c.query(ctx, "listing containers", c.Deadlines.List,
 		func(ctx context.Context, engine *client.Client) (err error) {
 			summaries, err = engine.ContainerList(ctx, container.ListOptions{All: true, Filters: c.ownContainers()})
@@ -41,14 +43,31 @@ func (c *Client) List(ctx context.Context) ([]instance.Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	prefixes := map[string]string{} // by container id
+	listed := make(map[string]container.Summary, len(summaries))
+	var known []instance.Container
+	prefixes := map[string]string{} // by container id, of those that are asked about
 	for _, id := range c.adopted.all() {
 		prefixes[id] = c.adopted.prefixOf(id)
 	}
-	for _, summary := range summaries {
-		prefixes[summary.ID] = summary.Labels[labelPrefix]
+	for _, line := range summaries {
+		listed[line.ID] = line
+		if sleeper, ok := c.asleep.recall(line); ok {
+			known = append(known, sleeper)
+		} else {
+			prefixes[line.ID], _ = c.keyOf(line.Labels, ownName(line.Names))
+		}
 	}
-	return c.inspectAll(ctx, prefixes)
+	found, err := c.inspectAll(ctx, prefixes)
+	if err != nil {
+		return nil, err
+	}
+	c.asleep.keepOnly(listed)
+	for _, each := range found {
+		if line, ok := listed[each.ID]; ok {
+			c.asleep.remember(era, line, each)
+		}
+	}
+	return append(found, known...), nil
 }
 
 // inspectAll looks at containers, given the prefix of each id. Those that are
@@ -117,11 +136,9 @@ func (c *Client) ask(ctx context.Context, ref string) (found container.InspectRe
 	return found, err
 }
 
-// owns reports whether found is an instance's container. With the labels goes
-// the name: `docker compose run` makes containers that have the labels alone.
+// owns reports whether found is an instance's container, or a spare's.
 func (c *Client) owns(found container.InspectResponse) bool {
-	labels := found.Config.Labels
-	ours := labels[labelManager] == c.owner && nameOf(found) == instance.ContainerName(labels[labelPrefix])
+	_, ours := c.keyOf(found.Config.Labels, nameOf(found))
 	return ours || c.adopted.prefixOf(found.ID) != ""
 }
 
@@ -140,8 +157,10 @@ func (c *Client) describe(ctx context.Context, found container.InspectResponse) 
 	state := found.State
 	return instance.Container{
 		ID:         found.ID,
+		ImageID:    found.Image,
 		Spec:       spec,
 		Running:    state.Running, // paused ones too
+		Paused:     state.Paused,
 		ExitCode:   state.ExitCode,
 		OOMKilled:  state.OOMKilled,
 		CreatedAt:  instant(found.Created),
@@ -168,6 +187,15 @@ func specOf(found container.InspectResponse, img image) instance.Spec {
 		Memory:        found.HostConfig.Memory,
 		CPUs:          cpusOf(found.HostConfig.NanoCPUs),
 		Labels:        callerLabels(labels),
+	}
+	if labels[labelPool] != "" {
+		spec.Spare = spec.Prefix
+		spec.Prefix, _ = instance.KeyOf(nameOf(found))
+	}
+	if spec.LateEnv = labels[labelLateEnv]; spec.LateEnv != "" {
+		for _, each := range found.HostConfig.Mounts {
+			spec.LateDir = each.Source
+		}
 	}
 	spec.ContainerPorts, spec.AnyPort = readPorts(labels[labelPorts])
 	if pids := found.HostConfig.PidsLimit; pids != nil {

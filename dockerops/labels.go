@@ -12,12 +12,17 @@ import (
 // change, from which lost records are rebuilt.
 const (
 	labelManager    = "sandbox.manager" // the owner; on our network too
-	labelPrefix     = "sandbox.prefix"
+	labelPrefix     = "sandbox.prefix"  // what it was made for; see labelPool
 	labelTemplate   = "sandbox.template"
 	labelPort       = "sandbox.port"  // host port
 	labelPorts      = "sandbox.ports" // further container ports, and any; absent: none
 	labelGeneration = "sandbox.generation"
-	labelCaller     = "sandbox.label." // and the caller's key: no other label is theirs
+	// labelPool is on what a pool made, with the name of the template: of these
+	// the name says whose they are, for it is all that can change.
+	labelPool = "sandbox.pool"
+	// labelLateEnv is the file that late variables come in; absent: none do.
+	labelLateEnv = "sandbox.late-env"
+	labelCaller  = "sandbox.label." // and the caller's key: no other label is theirs
 )
 
 // Labels by which Docker Compose knows its own.
@@ -36,7 +41,7 @@ const (
 func sandboxLabels(spec instance.Spec, owner string) map[string]string {
 	labels := map[string]string{
 		labelManager:    owner,
-		labelPrefix:     spec.Prefix,
+		labelPrefix:     spec.BornFor(),
 		labelTemplate:   spec.Template,
 		labelPort:       strconv.Itoa(spec.Port),
 		labelGeneration: strconv.Itoa(spec.Generation),
@@ -44,10 +49,28 @@ func sandboxLabels(spec instance.Spec, owner string) map[string]string {
 	if ports := portsLabel(spec); ports != "" {
 		labels[labelPorts] = ports
 	}
+	if spec.Spare != "" {
+		labels[labelPool] = spec.Template
+	}
+	if spec.LateEnv != "" {
+		labels[labelLateEnv] = spec.LateEnv
+	}
 	for key, value := range spec.Labels {
 		labels[labelCaller+key] = value
 	}
 	return labels
+}
+
+// keyOf is the prefix of our container with these labels and that name, or what
+// a spare has in its place. ours: it is one of an instance or a spare. With the
+// labels goes the name: `docker compose run` makes containers that have the
+// labels alone.
+func (c *Client) keyOf(labels map[string]string, name string) (key string, ours bool) {
+	key, ours = labels[labelPrefix], name == instance.ContainerName(labels[labelPrefix])
+	if labels[labelPool] != "" {
+		key, ours = instance.KeyOf(name)
+	}
+	return key, ours && labels[labelManager] == c.owner
 }
 
 const anyPort = "any"

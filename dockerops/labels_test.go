@@ -19,6 +19,8 @@ func FuzzLabels(f *testing.F) {
 	f.Add("sandbox.manager", "x", labelManager, "")
 	f.Add("", "\x00", labelCaller, "99999999999999999999")
 	f.Add("com.docker.compose.project", "x", composeOneoff, "True")
+	f.Add("sandbox.pool", "x", labelPool, "vite")
+	f.Add("pool", "x", labelLateEnv, "/run/sandbox/env")
 	f.Fuzz(func(t *testing.T, key, value, strange, strangeValue string) {
 		c := fixedClient(t)
 		spec := fullSpec()

@@ -228,7 +228,7 @@ func eventually(t *testing.T, limit time.Duration, what string, check func() boo
 	}
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

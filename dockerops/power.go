@@ -6,6 +6,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/client"
+
+	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
 
 // Start implements instance.Runtime. A container that somebody paused goes on.
@@ -24,6 +26,7 @@ func (c *Client) Start(ctx context.Context, ref string) error {
 			return err
 		}
 	}
+	c.asleep.forget(found.ID)
 	return c.call(ctx, "starting container "+nameOf(found), c.Deadlines.Change,
 		func(ctx context.Context, engine *client.Client) error {
 			return engine.ContainerStart(ctx, found.ID, container.StartOptions{})
@@ -43,9 +46,45 @@ func (c *Client) Stop(ctx context.Context, ref string) error {
 	if err != nil || !found.State.Running {
 		return err
 	}
+	if found.State.Paused { // it could not hear that it is to end
+		if err := c.unpause(ctx, found); err != nil {
+			return err
+		}
+	}
 	return c.call(ctx, "stopping container "+nameOf(found), c.Deadlines.Change,
 		func(ctx context.Context, engine *client.Client) error {
 			return engine.ContainerStop(ctx, found.ID, container.StopOptions{Timeout: new(stopGrace)})
+		})
+}
+
+// Pause implements instance.Runtime.
+func (c *Client) Pause(ctx context.Context, ref string) error {
+	found, err := c.own(ctx, ref)
+	if err != nil || found.State.Paused {
+		return err
+	}
+	return c.call(ctx, "pausing container "+nameOf(found), c.Deadlines.Change,
+		func(ctx context.Context, engine *client.Client) error {
+			return engine.ContainerPause(ctx, found.ID)
+		})
+}
+
+// Rename implements instance.Runtime. The engine does it at once, and whether
+// the container runs or not.
+func (c *Client) Rename(ctx context.Context, ref, prefix string) error {
+	found, err := c.own(ctx, ref)
+	name := instance.ContainerName(prefix)
+	switch {
+	case err != nil:
+		return err
+	case found.Config.Labels[labelPool] == "":
+		return instance.Errorf(instance.NotFound, "container %s is that of an instance, and no spare", nameOf(found))
+	case nameOf(found) == name:
+		return nil
+	}
+	return c.call(ctx, "renaming container "+nameOf(found)+" to "+name, c.Deadlines.Change,
+		func(ctx context.Context, engine *client.Client) error {
+			return engine.ContainerRename(ctx, found.ID, name)
 		})
 }
 

@@ -24,6 +24,7 @@ type CreateRequest struct {
 	Port     *int
 	Env      map[string]string
 	Labels   map[string]string
+	Lifetime
 	// Ports are container ports to be reached besides the template's.
 	Ports []int `json:",omitempty"`
 	// Wait is how long the caller waits; the zero value means WaitReady.
@@ -52,7 +53,7 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (Instance, erro
 	if first, err := m.firstAnswer(req.IdempotencyKey, hash); first != nil || err != nil {
 		return m.join(ctx, first, req, err)
 	}
-	rec, err := m.plan(req)
+	rec, spare, err := m.plan(req)
 	if err != nil {
 		return Instance{}, err
 	}
@@ -63,7 +64,13 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (Instance, erro
 	op := newOperation(ctx, "create", req.Wait)
 	e := &entry{rec: rec, op: op, reserved: true}
 	if winner, err := m.reserve(e, req.Prefix == nil); winner != nil || err != nil {
+		m.letGo(spare)
 		return m.join(ctx, winner, req, err)
+	}
+	if spare != nil {
+		op.passed("reserved")
+		m.run(e, op, func(ctx context.Context) error { return m.createFrom(ctx, spare, e, op) })
+		return m.await(ctx, e, op, req.Wait)
 	}
 	if op.quit, err = m.gate.join(); err != nil {
 		m.remove(rec.Prefix)
@@ -75,25 +82,36 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (Instance, erro
 	return m.await(ctx, e, op, req.Wait)
 }
 
-// plan turns the request into the record that it asks for, without a port.
-func (m *Manager) plan(req CreateRequest) (*Record, error) {
+// plan turns the request into the record that it asks for, without a port. If
+// there is a spare to take, that is seized.
+func (m *Manager) plan(req CreateRequest) (planned *Record, spare *entry, err error) {
 	s := m.settings.Load()
 	name, template, err := s.template(req.Template)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	prefix := generatePrefix(s.PrefixLength)
 	if req.Prefix != nil {
 		prefix = *req.Prefix
 		if err := checkPrefix(prefix, s.Reserved); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
+	spare = m.seizeSpare(req, name)
+	if spare != nil && req.Prefix == nil {
+		prefix = spare.record().Spare
+	}
+	spec := template.spec(prefix, name, req, s)
+	if spec.LateEnv != "" {
+		spec.LateDir = m.lateDir(prefix)
+	}
 	return &Record{
-		Spec:      template.spec(prefix, name, req, s),
+		Spec:      spec,
+		Late:      template.late(prefix, req.Env, spec, s),
+		Lifetime:  req.Lifetime,
 		Status:    Creating,
 		CreatedAt: now(),
-	}, nil
+	}, spare, nil
 }
 
 // template finds the template that a caller named, or the default one.
@@ -123,7 +141,7 @@ func (m *Manager) reserve(e *entry, generated bool) (winner *entry, err error) {
 			return first, checkSame(first.record(), e.rec.RequestHash)
 		}
 	}
-	if m.table[e.rec.Prefix] != nil {
+	if m.table[e.rec.Prefix] != nil || !generated && m.isBornLocked(e.rec.Prefix) {
 		if generated { // 36^8 at the least: do not trust the source of randomness any more
 			return nil, Errorf(Internal, "generated the prefix %s twice", e.rec.Prefix)
 		}
@@ -139,7 +157,7 @@ func (m *Manager) reserve(e *entry, generated bool) (winner *entry, err error) {
 // create does the work: intent, container, readiness, record; or undoes it.
 func (m *Manager) create(ctx context.Context, e *entry, op *operation, port *int) error {
 	rec := *e.record()
-	if err := m.writeIntent(e, &rec, port); err != nil {
+	if err := m.writeIntent(ctx, e, &rec, port); err != nil {
 		m.remove(rec.Prefix)
 		return err
 	}
@@ -164,12 +182,15 @@ func (m *Manager) build(ctx context.Context, e *entry, op *operation, rec *Recor
 	if err := m.addPreload(ctx, rec); err != nil {
 		return err
 	}
+	if err := m.writeLate(rec); err != nil {
+		return err
+	}
 	err := m.gate.do(ctx, func() error { return m.launch(ctx, rec, fixed) })
 	op.quit()
 	if err != nil {
 		return err
 	}
-	if told := m.settings.Load().Created; told != nil {
+	if told := m.settings.Load().Created; told != nil && !isSpare(rec.Prefix) {
 		told(rec.Prefix)
 	}
 	err = m.complete(ctx, e, op, rec)
@@ -184,18 +205,21 @@ func (m *Manager) complete(ctx context.Context, e *entry, op *operation, rec *Re
 	if err := m.recordStart(ctx, e, op, rec); err != nil {
 		return err
 	}
-	if err := m.awaitReady(ctx, rec); err != nil {
+	if err := m.awaitReady(ctx, rec, e.opened); err != nil {
 		return err
 	}
 	rec.Status, rec.Ready = Running, true
 	op.brief.Store(true) // who sees that it runs may go on with it
+	if op.name == "start" || op.name == "restart" {
+		op.serve(e, *rec) // a create is acknowledged by what is durable
+	}
 	err := m.save(e, rec)
 	op.passed("recorded")
 	return err
 }
 
-func (m *Manager) writeIntent(e *entry, rec *Record, port *int) (err error) {
-	if rec.Port, err = m.ports.take(port, m.settings.Load().Ports); err != nil {
+func (m *Manager) writeIntent(ctx context.Context, e *entry, rec *Record, port *int) (err error) {
+	if rec.Port, err = m.takePort(ctx, port); err != nil {
 		return err
 	}
 	intent := *rec
@@ -237,7 +261,7 @@ func (m *Manager) launch(ctx context.Context, rec *Record, fixed bool) error {
 		if time.Since(begun) > portDeadline {
 			return Errorf(NoFreePort, "no port found in %s that Docker can bind", portDeadline).With("range", r.String())
 		}
-		next, err := m.ports.take(nil, r)
+		next, err := m.nextPort(ctx, rec)
 		if err != nil {
 			return err
 		}
@@ -279,6 +303,7 @@ func (m *Manager) recordStart(ctx context.Context, e *entry, op *operation, rec 
 		return lostContainer(err)
 	}
 	rec.follow(c)
+	e.ranUp()
 	if op.wait == WaitStarted {
 		running := *rec
 		running.Status = Running
@@ -320,6 +345,9 @@ func (r *Record) follow(c Container) {
 	started := c.StartedAt.UTC().Truncate(time.Millisecond)
 	r.Adopted = r.Adopted && r.ContainerID == c.ID
 	r.ContainerID, r.StartedAt, r.Address = c.ID, &started, ""
+	if isSpare(r.Prefix) {
+		r.ImageID = c.ImageID
+	}
 	if c.Address.IsValid() {
 		r.Address = c.Address.String()
 	}
@@ -346,6 +374,7 @@ func (m *Manager) forget(rec Record, err error) {
 			zap.String("prefix", rec.Prefix), zap.Error(err))
 	}
 	m.remove(rec.Prefix)
+	m.removeLate(rec)
 }
 
 // firstAnswer finds the entry that an earlier request with key made.
@@ -443,6 +472,9 @@ func checkCreate(req CreateRequest) error {
 		return err
 	}
 	if err := checkPorts(req.Ports); err != nil {
+		return err
+	}
+	if err := req.Lifetime.Check(); err != nil {
 		return err
 	}
 	return checkLabels(req.Labels)

@@ -1,11 +1,21 @@
 package instance
 
 import (
+	"context"
 	"io"
 	"net/netip"
 	"strconv"
 	"sync"
 	"time"
+)
+
+const (
+	// crowd is how many of those who waited for an instance reach it at once. It
+	// has just begun, and its queue is short: a Node server's holds 511.
+	crowd = 64
+	// turnPatience is how long one waits for its turn: those before it may be
+	// answered late on purpose.
+	turnPatience = 2 * time.Second
 )
 
 // Endpoint is one container's way in, from one start of it to its end. A
@@ -18,6 +28,7 @@ type Endpoint struct {
 	Port        int            // where the dev server listens inside the container
 
 	key   string
+	turns chan struct{} // has an element for each of the crowd
 	mu    sync.Mutex
 	ended bool
 	conns map[io.Closer]struct{}
@@ -31,8 +42,23 @@ func newEndpoint(r *Record) *Endpoint {
 		Published:   published(r.Port),
 		Port:        r.ContainerPort,
 		key:         r.ContainerID + "." + strconv.FormatInt(startTime(r).UnixMilli(), 36),
+		turns:       make(chan struct{}, crowd),
 		conns:       map[io.Closer]struct{}{},
 	}
+}
+
+// TakeTurn returns when a request that waited for the instance to start may go
+// on to it. The returned func ends the turn; call it once there is an answer.
+func (e *Endpoint) TakeTurn(ctx context.Context) (answered func()) {
+	impatient := time.NewTimer(turnPatience)
+	defer impatient.Stop()
+	select {
+	case e.turns <- struct{}{}:
+		return func() { <-e.turns }
+	case <-impatient.C:
+	case <-ctx.Done():
+	}
+	return func() {}
 }
 
 // At is where the container itself is dialled for one of its ports, zero for

@@ -33,6 +33,7 @@ const (
 	NotRunning   Kind = "not running"
 	NotOpen      Kind = "not open"
 	Overloaded   Kind = "overloaded"
+	RateLimited  Kind = "rate limited"
 	Exited       Kind = "exited"
 	StateFailed  Kind = "state failed"
 	DiskFull     Kind = "disk full"

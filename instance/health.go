@@ -12,8 +12,10 @@ type Health struct {
 	Status string `json:"status"`
 	// Instances counts them by status.
 	Instances map[Status]int `json:"instances"`
-	Docker    EngineHealth   `json:"docker"`
-	State     StateHealth    `json:"state"`
+	// Pools says how those of the templates are.
+	Pools  map[string]PoolHealth `json:"pools"`
+	Docker EngineHealth          `json:"docker"`
+	State  StateHealth           `json:"state"`
 	// Drift is what the next comparison of records and containers will do, and
 	// why; empty: they agree.
 	Drift []string `json:"drift"`
@@ -50,6 +52,7 @@ func (m *Manager) Health(ctx context.Context) (Health, error) {
 	h := Health{
 		Status:    "ok",
 		Instances: map[Status]int{},
+		Pools:     m.Pools(),
 		Docker:    EngineHealth{Status: "ok"},
 		State:     StateHealth{Dir: m.dir, Owner: m.owner, Degraded: m.head().Degraded},
 		Drift:     []string{},
@@ -124,6 +127,7 @@ func (m *Manager) Confirm() error {
 		m.degraded.Store(why)
 		return err
 	}
+	m.tendPools()
 	return nil
 }
 

@@ -72,8 +72,12 @@ func (t Template) identity(prefix string, s *Settings, more []int) map[string]st
 	}
 }
 
-// Imaging is a Runtime that can tell what an image brings.
+// Imaging is a Runtime that can tell what an image brings, and which one a name
+// means.
 type Imaging interface {
+	// ImageID returns the id of the image that a name means now.
+	ImageID(ctx context.Context, image string) (string, error)
+
 	// ImageEnv returns the environment variables of an image that is there.
 	ImageEnv(ctx context.Context, image string) (map[string]string, error)
 }

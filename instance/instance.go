@@ -12,6 +12,7 @@ type Status string
 // The states of an instance:
 //
 //	creating → running ⇄ stopped
+//	           running ⇄ paused
 //
 // with starting, stopping and deleting as the steps between. Failed means
 // that it ended by itself with an error, ran out of memory, or never became
@@ -22,17 +23,21 @@ const (
 	Running  Status = "running"
 	Stopping Status = "stopping"
 	Stopped  Status = "stopped"
+	Paused   Status = "paused"
 	Failed   Status = "failed"
 	Deleting Status = "deleting"
 )
 
 // Statuses lists every status, for whoever has to check or to explain one.
-var Statuses = []Status{Creating, Starting, Running, Stopping, Stopped, Failed, Deleting}
+var Statuses = []Status{Creating, Starting, Running, Stopping, Stopped, Paused, Failed, Deleting}
 
-// Why an instance is stopped.
+// Why an instance is stopped or paused.
 const (
 	ReasonUser    = "user"              // by a call; no request wakes it
-	ReasonOutside = "stopped outside"   // by hand, past us
+	ReasonIdle    = "idle"              // nobody used it
+	ReasonEngine  = "engine stopped"    // the engine or its machine went down; see Settings.StartOnBoot
+	ReasonOutside = "stopped outside"   // by hand, past us, or by itself
+	ReasonPaused  = "paused outside"    // by hand, past us
 	ReasonRemoved = "container removed" // by hand; the next start makes it anew
 )
 
@@ -61,12 +66,23 @@ type Instance struct {
 	StartedAt     *time.Time        `json:"started_at"`
 	StoppedAt     *time.Time        `json:"stopped_at"`
 	LastActiveAt  *time.Time        `json:"last_active_at"`
+	// What ends it without a call, as it holds for it, and when.
+	IdleTimeout        Duration   `json:"idle_timeout"`
+	OnIdle             OnIdle     `json:"on_idle"`
+	TTL                Duration   `json:"ttl"`
+	DeleteAfterStopped Duration   `json:"delete_after_stopped"`
+	IdleAt             *time.Time `json:"idle_at"`
+	ExpiresAt          *time.Time `json:"expires_at"`
+	DeleteAt           *time.Time `json:"delete_at"`
 }
 
 // Spec is the container that an instance is to have: all that a [Runtime]
 // needs to make it, and all that survives in .instances.json.
 type Spec struct {
-	Prefix        string     `json:"prefix"`
+	Prefix string `json:"prefix"` // of a spare: its key
+	// Spare is the prefix that the container was made for if it came from a
+	// pool; empty: it did not. See BornFor.
+	Spare         string     `json:"spare,omitempty"`
 	Port          int        `json:"port"` // host port, on 127.0.0.1
 	Template      string     `json:"template"`
 	Generation    int        `json:"generation"` // counts the containers that this prefix has had
@@ -85,6 +101,10 @@ type Spec struct {
 	CPUs           float64           `json:"cpus"`
 	Pids           int64             `json:"pids"`
 	Labels         map[string]string `json:"labels,omitempty"` // the caller's
+	// LateEnv is the file in the container that late variables come in, and
+	// LateDir the folder of the host that its folder is; empty: there are none.
+	LateEnv string `json:"late_env,omitempty"`
+	LateDir string `json:"late_dir,omitempty"`
 }
 
 // PullPolicy says when an image is fetched from its registry.
@@ -117,11 +137,17 @@ type Record struct {
 	StartedAt    *time.Time `json:"started_at,omitempty"`
 	StoppedAt    *time.Time `json:"stopped_at,omitempty"`
 	LastActiveAt *time.Time `json:"last_active_at,omitempty"`
+	Lifetime                // its own, over its template's
 	// Mode is what a refusal by the dev server has shown; empty: nothing yet.
 	Mode
 	// IdempotencyKey and RequestHash let a retried create find its first answer.
 	IdempotencyKey string `json:"idempotency_key,omitempty"`
 	RequestHash    string `json:"request_hash,omitempty"`
+	// Late are the late variables; nil: nobody knows them yet, or any more.
+	Late map[string]string `json:"late,omitempty"`
+	// Recipe and ImageID tell whether a spare is still what its template asks for.
+	Recipe  string `json:"recipe,omitempty"`
+	ImageID string `json:"image_id,omitempty"`
 }
 
 func (r *Record) view(s *Settings) Instance {

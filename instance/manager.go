@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 )
 
 // Settings are the part of a configuration that a [Manager] works by. They are
@@ -27,7 +28,10 @@ type Settings struct {
 	OwnHosts        []string // custom hosts that nobody gets: sites of ours
 	Templates       map[string]Template
 	DefaultTemplate string // for creates that name none; empty: they must name one
-	Log             *zap.Logger
+	// StartOnBoot has the instances started that ran when the engine went down,
+	// once it is back; else the first visitor of each does.
+	StartOnBoot bool
+	Log         *zap.Logger
 	// Projected is told the path, below the state directory, of each projection
 	// that was written with new bytes. It must not block. Nil: nobody is told.
 	Projected func(path string)
@@ -40,7 +44,7 @@ type Settings struct {
 // happens to them. Safe for concurrent use.
 //
 // It has two kinds of goroutines, both ended by Close: the background ones
-// (store writer, watcher, reconciler) and one for each operation in progress.
+// (store writer, watcher, reconciler, sweeper, pools) and one for each operation in progress.
 // Operations run on the Manager's context, so they outlive the caller who
 // asked for them.
 type Manager struct {
@@ -54,22 +58,33 @@ type Manager struct {
 	runtime   Runtime
 	store     *store
 	ports     *ports
+	seekers   atomic.Int64 // operations that look for a port where none is left
+	pools     *pools
 	gate      *gate
 	sync      *syncState
 	looks     chan struct{} // has an element for each look into a container
+	ends      chan struct{} // has an element for each end that nobody asked for
+	boots     chan struct{} // has an element when instances ended with the engine
+	openedAt  time.Time
+	sooner    chan struct{} // has an element when a deadline came closer
+	nextEnd   atomic.Int64  // the first deadline, in nanoseconds of the Unix time
 
 	ctx      context.Context // of the operations and background work
 	cancel   context.CancelFunc
 	work     sync.WaitGroup
 	inFlight atomic.Int64 // operations in progress
 
+	wakes struct{ started, failed, refused atomic.Uint64 } // see WakeCounts
+
 	opened atomic.Bool // Open has done its work
 
 	mu     sync.RWMutex // guards the following; never held across I/O
 	closed bool
 	table  map[string]*entry
+	spares map[string]*entry // by key; nobody but the pools sees them
 	keys   map[string]string // idempotency key to prefix
 	hosts  map[string]string // custom host to prefix: see domains.go
+	births map[string]string // what a container was made for to the other prefix that has it
 }
 
 // entry is one row of the table.
@@ -78,15 +93,25 @@ type entry struct {
 	rec        *Record    // replaced, never changed
 	endpoint   *Endpoint  // set while the instance runs and is ready
 	op         *operation // who may change rec; nil: nobody
+	abandon    func()     // of a spare: ends the operation that makes it
 	missed     bool       // an event came while op held the slot
+	doubted    time.Time  // its deadline has seemed long past; zero: it does not
+	routedAt   time.Time  // when it last became reachable; zero: at Open, or never
+	unpausable bool       // the engine failed to, so it is stopped instead
 	reserved   bool       // the intent is not durable yet
 	gone       bool       // no longer in the table
 	crashes    crashLoop
+	waking     *operation    // a start for visitors, before it has the slot
+	waiters    int           // visitors that wait for a start
+	wakes      *rate.Limiter // of such starts; nil: there was none
 	leases     int
 	lastActive time.Time
 	lessons    map[int]lesson // by container port, zero for the dev server's
 	certified  []int          // undeclared ports whose hosts got a certificate: see Certify
 	look       *look          // the last one; nil: nobody has looked
+	steps      steps          // see progress.go
+	words      *lastWords     // nil: nobody has asked for them
+	feed       *feed          // nil: nobody sees the output
 }
 
 // New returns a Manager of the state directory dir. It does no I/O: see Open.
@@ -98,10 +123,16 @@ func New(dir string, openRuntime func(owner string) (Runtime, error)) *Manager {
 		openRuntime: openRuntime,
 		gate:        newGate(),
 		sync:        newSyncState(),
+		sooner:      make(chan struct{}, 1),
+		pools:       newPools(),
 		table:       map[string]*entry{},
+		spares:      map[string]*entry{},
 		keys:        map[string]string{},
 		hosts:       map[string]string{},
+		births:      map[string]string{},
 		looks:       make(chan struct{}, parallelLooks),
+		ends:        make(chan struct{}, parallelEnds),
+		boots:       make(chan struct{}, 1),
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	return m
@@ -111,6 +142,9 @@ func New(dir string, openRuntime func(owner string) (Runtime, error)) *Manager {
 // configuration changes.
 func (m *Manager) Use(s *Settings) {
 	old := m.settings.Swap(s)
+	m.sweepSoon() // templates may end instances otherwise
+	m.pools.forgive()
+	m.tendPools()
 	if old == nil || old.Domain == s.Domain {
 		return
 	}
@@ -140,6 +174,7 @@ func (m *Manager) Open() (err error) {
 				zap.String("file", path), zap.String("kept", aside))
 		},
 	}
+	m.sync.looked = m.lastAlive()
 	loaded, err := openStore(m.dir, m.store)
 	if err != nil {
 		return err
@@ -174,7 +209,11 @@ func (m *Manager) Open() (err error) {
 	}
 	m.runtime = runtime
 	m.rememberAdopted()
+	m.openedAt = time.Now()
 	m.opened.Store(true)
+	m.work.Go(m.sweepLoop)
+	m.work.Go(m.poolLoop)
+	m.work.Go(m.bootLoop)
 	m.work.Go(m.watch)
 	m.work.Go(m.reconcileLoop)
 	return nil
@@ -191,7 +230,7 @@ func (m *Manager) beginStore(runtime Runtime, loaded state) error {
 			return err
 		}
 	}
-	return m.store.begin(loaded.Instances, projections)
+	return m.store.begin(loaded.records(), projections)
 }
 
 // head is what the files say besides the records.
@@ -207,7 +246,7 @@ func (m *Manager) head() Head {
 // fill makes the table of what the state file holds.
 func (m *Manager) fill(loaded state) {
 	m.ports = newPorts(loaded.NextPort, loaded.Resting)
-	for prefix, r := range loaded.Instances {
+	for prefix, r := range loaded.records() {
 		m.insert(prefix, &entry{rec: r, endpoint: endpointOf(r), lessons: map[int]lesson{0: {Mode: r.Mode}}})
 		m.ports.mark(r.Port)
 	}
@@ -237,7 +276,9 @@ func (m *Manager) Close() error {
 			active = append(active, &rec)
 		}
 	}
-	return errors.Join(m.store.putAll(active), m.ownership.Close(), m.store.close(), m.runtime.Close())
+	err := errors.Join(m.store.putAll(active), m.ownership.Close(), m.store.close(), m.runtime.Close())
+	m.noteEnd()
+	return err
 }
 
 // begin runs f in a goroutine of the Manager, and reports whether it could:
@@ -384,6 +425,21 @@ func (m *Manager) lookup(prefix string) *entry {
 	return m.table[prefix]
 }
 
+// row is lookup, but finds spares too.
+func (m *Manager) row(key string) *entry {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.tableOf(key)[key]
+}
+
+// tableOf is the table that key belongs to. The caller holds m.mu.
+func (m *Manager) tableOf(key string) map[string]*entry {
+	if isSpare(key) {
+		return m.spares
+	}
+	return m.table
+}
+
 // entries returns a copy of the table.
 func (m *Manager) entries() map[string]*entry {
 	m.mu.RLock()
@@ -394,7 +450,8 @@ func (m *Manager) entries() map[string]*entry {
 func (m *Manager) insert(prefix string, e *entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.table[prefix] = e
+	m.tableOf(prefix)[prefix] = e
+	m.bornLocked(e.rec)
 	if key := e.rec.IdempotencyKey; key != "" {
 		m.keys[key] = prefix
 	}
@@ -406,14 +463,18 @@ func (m *Manager) insert(prefix string, e *entry) {
 func (m *Manager) remove(prefix string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	e := m.table[prefix]
+	e := m.tableOf(prefix)[prefix]
 	if e == nil {
 		return
 	}
-	delete(m.table, prefix)
+	delete(m.tableOf(prefix), prefix)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.gone = true
+	if m.births[e.rec.Spare] == prefix {
+		delete(m.births, e.rec.Spare)
+	}
+	e.steps.tell()
 	delete(m.keys, e.rec.IdempotencyKey)
 	for _, host := range e.rec.Domains {
 		delete(m.hosts, host)
@@ -423,7 +484,9 @@ func (m *Manager) remove(prefix string) {
 func (m *Manager) view(e *entry) Instance {
 	rec := *e.record()
 	e.stamp(&rec)
-	return rec.view(m.settings.Load())
+	in := rec.view(m.settings.Load())
+	showLifetime(&in, m.lifetime(&rec), m.deadlines(e))
+	return in
 }
 
 func (m *Manager) log() *zap.Logger { return m.settings.Load().Log }
@@ -443,10 +506,14 @@ func (e *entry) show(rec *Record) {
 	if old != nil && next != nil && old.key == next.key && old.Direct == next.Direct {
 		next = old
 	}
+	if old == nil && next != nil {
+		e.routedAt = time.Now()
+	}
 	if rec.Status == Failed && e.rec.Status != Failed {
 		e.crashes.failed(ran(e.rec, rec))
 	}
 	e.rec, e.endpoint = rec, next
+	e.shownLocked(rec)
 	e.mu.Unlock()
 	if old != nil && old != next {
 		old.end()
@@ -478,6 +545,10 @@ func (e *entry) unroute() {
 func (e *entry) stamp(rec *Record) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	return e.stampLocked(rec)
+}
+
+func (e *entry) stampLocked(rec *Record) bool {
 	learned := e.lessons[0].Mode
 	changed := rec.Mode != learned
 	rec.Mode = learned
@@ -496,6 +567,7 @@ func (m *Manager) save(e *entry, rec *Record) error {
 		return err
 	}
 	e.show(rec)
+	m.mind(m.deadlines(e).first())
 	return nil
 }
 

@@ -28,6 +28,7 @@ type bench struct {
 	engine  *instancetest.Engine
 	ports   instance.PortRange
 	manager *instance.Manager
+	adapt   func(*instance.Settings) // of what settings returns; nil: as they are
 }
 
 func newBench(t *testing.T, ports int) *bench {
@@ -49,12 +50,16 @@ func (b *bench) settings() *instance.Settings {
 	}
 	missing := template
 	missing.Image = "no/such-image"
-	return &instance.Settings{
+	s := &instance.Settings{
 		Domain: "sandbox.example.com", URL: "https://{prefix}.{domain}", Ports: b.ports,
 		PrefixLength: 16, Reserved: []string{"operators0wn"}, DefaultTemplate: "hello",
 		Templates: map[string]instance.Template{"hello": template, "missing": missing},
 		Log:       zaptest.NewLogger(b.T, zaptest.Level(zap.WarnLevel)),
 	}
+	if b.adapt != nil {
+		b.adapt(s)
+	}
+	return s
 }
 
 // open starts a new Manager on the same directory and engine, as a new process

@@ -21,6 +21,7 @@ type operation struct {
 
 	intent  chan struct{} // closed when the intent is durable
 	started chan struct{} // closed when the container runs
+	served  chan struct{} // closed when a start lets visitors in: see serve
 	done    chan struct{} // closed at the end; then result and err are set
 	result  Instance
 	err     error
@@ -30,7 +31,7 @@ func newOperation(ctx context.Context, name string, wait Wait) *operation {
 	request, _ := ctx.Value(requestIDKey{}).(string)
 	return &operation{
 		name: name, request: request, wait: wait, quit: func() {},
-		intent: make(chan struct{}), started: make(chan struct{}), done: make(chan struct{}),
+		intent: make(chan struct{}), started: make(chan struct{}), served: make(chan struct{}), done: make(chan struct{}),
 	}
 }
 
@@ -58,6 +59,16 @@ func (op *operation) markStarted() {
 	}
 }
 
+// serve lets visitors in before it is durable that e runs. They need not wait
+// for the disk: a crash in between leaves a record that says starting or paused
+// beside a container that runs, and the next Open serves that again. rec is a
+// copy, for what is shown is never changed.
+func (op *operation) serve(e *entry, rec Record) {
+	op.brief.Store(true) // who sees that it runs may go on with it
+	e.show(&rec)
+	close(op.served)
+}
+
 type requestIDKey struct{}
 
 // WithRequestID returns ctx with the id that log lines of operations carry.
@@ -73,6 +84,8 @@ const (
 	WaitReady   Wait = "ready"   // the dev server answered HTTP
 	WaitStarted Wait = "started" // the container runs
 	WaitNone    Wait = "none"    // the intent is durable
+
+	waitServed Wait = "served" // as WaitReady, but not until that is durable
 )
 
 // checkWait reports a wait that is none.
@@ -112,7 +125,7 @@ func (e *entry) tryClaim(op *operation) (holder *operation, err error) {
 	case e.op == nil:
 		e.op = op
 		return op, nil
-	case e.op.brief.Load(), e.op.name == op.name && (op.name == "start" || op.name == "stop"):
+	case e.op.brief.Load(), e.op.name == op.name && (op.name == "start" || op.name == "stop" || op.name == "pause"):
 		return e.op, nil
 	}
 	return nil, busy(e.rec)
@@ -181,6 +194,8 @@ func (m *Manager) await(ctx context.Context, e *entry, op *operation, wait Wait)
 		enough = op.intent
 	case WaitStarted:
 		enough = op.started
+	case waitServed:
+		enough = op.served
 	}
 	select {
 	case <-op.done:

@@ -53,27 +53,38 @@ func (m *Manager) power(ctx context.Context, prefix, name string, wait Wait, do 
 		}
 	}
 	op := newOperation(ctx, name, wait)
+	op.brief.Store(name == "update")
 	holder, err := m.claim(ctx, e, op)
 	if err != nil {
 		return Instance{}, err
 	}
 	if holder == op {
-		if starts { // ending is never refused: it is what helps
-			op.quit, err = m.gate.join()
-		}
-		if err != nil {
-			m.finish(e, op, err) // others may have joined it
-			return Instance{}, err
-		}
-		m.run(e, op, func(ctx context.Context) error { return do(ctx, e, op) })
+		m.perform(e, op, starts, do)
 	}
 	return m.await(ctx, e, holder, wait)
 }
 
+// perform runs op, which has the slot of e. A start is refused where too many
+// wait; ending never is: it is what helps.
+func (m *Manager) perform(e *entry, op *operation, starts bool, do work) {
+	if starts {
+		var err error
+		if op.quit, err = m.gate.join(); err != nil {
+			m.finish(e, op, err)
+			return
+		}
+	}
+	m.run(e, op, func(ctx context.Context) error { return do(ctx, e, op) })
+}
+
 func (m *Manager) start(ctx context.Context, e *entry, op *operation) error {
 	rec := *e.record()
-	if rec.Status == Running && rec.Ready {
+	switch {
+	case rec.Status == Running && rec.Ready:
+		e.touch() // who asks for it still needs it
 		return nil
+	case rec.Status == Paused:
+		return m.thaw(ctx, e, op, rec)
 	}
 	return m.bringUp(ctx, e, op, rec, false)
 }
@@ -112,7 +123,8 @@ func (m *Manager) bringUp(ctx context.Context, e *entry, op *operation, before R
 // It goes by the name: Compose may have made another one since.
 func (m *Manager) startAgain(ctx context.Context, rec *Record, stopFirst bool) (err error) {
 	name := ContainerName(rec.Prefix)
-	if stopFirst {
+	err = m.writeLate(rec)
+	if err == nil && stopFirst {
 		err = m.stopSurely(ctx, name)
 	}
 	if err == nil {
@@ -197,13 +209,28 @@ func failReason(cause error) string {
 }
 
 func (m *Manager) stop(ctx context.Context, e *entry, op *operation) error {
-	rec := *e.record()
+	reason := ReasonUser
+	if rec := e.record(); rec.Status == Stopping { // an interrupted stop is finished as it was meant
+		reason = rec.Reason
+	}
+	return m.stopFor(ctx, e, op, reason)
+}
+
+func (m *Manager) stopIdle(ctx context.Context, e *entry, op *operation) error {
+	return m.stopFor(ctx, e, op, ReasonIdle)
+}
+
+// stopFor takes e to stopped, for that reason.
+func (m *Manager) stopFor(ctx context.Context, e *entry, op *operation, reason string) error {
+	before := *e.record()
+	rec := before
 	if rec.Status == Stopped && rec.Reason == ReasonUser {
 		return nil
 	}
-	rec.Status, rec.Ready, rec.Reason = Stopping, false, ReasonUser
+	rec.Status, rec.Ready, rec.Reason = Stopping, false, reason
 	intent := rec
 	if err := m.save(e, &intent); err != nil {
+		e.show(e.record()) // its route may have been taken away
 		return err
 	}
 	op.passed("intent")
@@ -212,6 +239,8 @@ func (m *Manager) stop(ctx context.Context, e *entry, op *operation) error {
 	switch {
 	case KindOf(err) == NotFound:
 		rec.ContainerID = ""
+	case KindOf(err) == EngineDown && reason == ReasonIdle:
+		return errors.Join(err, m.save(e, &before)) // nobody waits for it: it is served until the engine is back
 	case err != nil:
 		return err // still stopping: reconcile finishes it
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
 	"strconv"
 	"time"
@@ -18,14 +19,18 @@ const (
 	// inspectPause is how soon the end of a container that never answered is
 	// noticed.
 	inspectPause = 250 * time.Millisecond
+	// publishedProof is how long docker-proxy has to keep a connection to show
+	// that the server listens behind it: else it drops it at once.
+	publishedProof = 300 * time.Millisecond
 	// logLines of a container that did not come up go into the error.
 	logLines = 20
 )
 
 // awaitReady returns once the dev server in rec's container answered HTTP,
 // with whatever status. Errors: Exited if the container ended, Timeout after
-// the template's limit; both carry the last lines of its output.
-func (m *Manager) awaitReady(ctx context.Context, rec *Record) error {
+// the template's limit; both carry the last lines of its output. opened is
+// called when the dev server takes connections, where that shows before.
+func (m *Manager) awaitReady(ctx context.Context, rec *Record, opened func()) error {
 	limit := m.readyLimit(rec.Template)
 	probeCtx, stop := context.WithTimeout(ctx, limit)
 	defer stop()
@@ -33,7 +38,7 @@ func (m *Manager) awaitReady(ctx context.Context, rec *Record) error {
 	probing := make(chan struct{})
 	go func() {
 		defer close(probing)
-		if probe(probeCtx, rec) {
+		if probe(probeCtx, rec, opened) {
 			close(answered)
 		}
 	}()
@@ -73,11 +78,11 @@ func (m *Manager) readyLimit(template string) time.Duration {
 
 // probe asks until somebody answers; false once ctx has ended. A mere TCP
 // connection proves nothing: docker-proxy accepts before the server listens.
-func probe(ctx context.Context, rec *Record) bool {
+func probe(ctx context.Context, rec *Record, opened func()) bool {
 	endpoint := newEndpoint(rec)
-	address := endpoint.Published
+	address, proof := endpoint.Published, publishedProof
 	if endpoint.Direct.IsValid() {
-		address = endpoint.Direct
+		address, proof = endpoint.Direct, 0
 	}
 	// No limit for one answer: dev servers may compile before the first.
 	client := http.Client{
@@ -88,13 +93,36 @@ func probe(ctx context.Context, rec *Record) bool {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	for pause := firstPause; ; pause = min(pause*3/2, probePause) {
-		if answers(ctx, &client, address, rec.ContainerPort) {
+		traced, stop := tracePort(ctx, proof, opened)
+		answered := answers(traced, &client, address, rec.ContainerPort)
+		stop()
+		if answered {
 			return true
 		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
 			return false
+		}
+	}
+}
+
+// tracePort has opened called when the connection of a request made with the
+// returned context has lasted for proof. stop is called at its end.
+func tracePort(ctx context.Context, proof time.Duration, opened func()) (_ context.Context, stop func()) {
+	var lasts *time.Timer
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { // in the goroutine of the request
+			if proof == 0 {
+				opened()
+				return
+			}
+			lasts = time.AfterFunc(proof, opened)
+		},
+	})
+	return traced, func() {
+		if lasts != nil {
+			lasts.Stop()
 		}
 	}
 }

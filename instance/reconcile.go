@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,6 +35,8 @@ const (
 	halt    verb = "finish stop of"
 	resume  verb = "start" // or wait for one that was started
 	correct verb = "correct"
+	discard verb = "remove spare"
+	rename  verb = "rename container of"
 )
 
 // action is one thing to do, and why.
@@ -62,7 +65,10 @@ type snapshot struct {
 	records    map[string]*Record // of instances that no operation holds
 	held       map[string]bool    // prefixes that one does hold
 	containers map[string]Container
-	rebuild    bool // records were lost: containers without one are not orphans
+	births     map[string]string // see Manager.births
+	rebuild    bool              // records were lost: containers without one are not orphans
+	away       bool              // nobody watched the engine until now
+	lookedAt   time.Time         // when somebody last did before that
 	now        time.Time
 }
 
@@ -70,6 +76,7 @@ type snapshot struct {
 // the order of the prefixes. It does nothing itself.
 func decide(s snapshot) []action {
 	var actions []action
+	lost := s.engineLost()
 	for _, prefix := range slices.Sorted(maps.Keys(s.records)) {
 		var c *Container
 		if found, ok := s.containers[prefix]; ok {
@@ -78,7 +85,17 @@ func decide(s snapshot) []action {
 		if c != nil && c.Undescribed {
 			continue
 		}
-		if a := decideRecord(s.records[prefix], c); a != nil {
+		if other := s.misnamed(prefix); c == nil && other != nil {
+			actions = append(actions, action{
+				verb: rename, prefix: prefix, was: s.records[prefix], container: other.ID,
+				cause: "it was made anew from outside, for " + s.records[prefix].Spare,
+			})
+			continue
+		}
+		if s.rebuild && isSpare(prefix) {
+			continue // nothing is removed until somebody has looked
+		}
+		if a := decideRecord(s.records[prefix], c, lost); a != nil {
 			a.prefix, a.was = prefix, s.records[prefix]
 			actions = append(actions, *a)
 		}
@@ -87,6 +104,7 @@ func decide(s snapshot) []action {
 		c := s.containers[prefix]
 		switch {
 		case s.records[prefix] != nil || s.held[prefix]:
+		case s.misnames(prefix):
 		case s.rebuild: // adopt has seen to it, or must not
 		case c.Undescribed:
 		case s.old(c):
@@ -94,6 +112,52 @@ func decide(s snapshot) []action {
 		}
 	}
 	return actions
+}
+
+// goingDown is how long an engine takes to end its containers, one after the
+// other. It still tells of them, as if somebody had stopped them by hand.
+const goingDown = 20 * time.Second
+
+// engineLost returns since when what has ended did so with the engine; zero if
+// the engine has not gone down since somebody watched it. It takes all
+// containers with it, so where one has run on, it did not: a connection that
+// broke, or a restart of ours, leaves those that run. Where none ran, nothing
+// tells, and it hardly matters.
+func (s snapshot) engineLost() (since time.Time) {
+	if !s.away {
+		return time.Time{}
+	}
+	for prefix, r := range s.records {
+		c, ok := s.containers[prefix]
+		if ok && c.Running && r.isOf(c) && (r.Status == Running || r.Status == Paused) {
+			return time.Time{}
+		}
+	}
+	return s.lookedAt.Add(-goingDown)
+}
+
+// isOf reports whether r is about this start of c.
+func (r *Record) isOf(c Container) bool {
+	return c.ID == r.ContainerID && startTime(r).Equal(startOf(c))
+}
+
+// misnamed is the container of prefix, under the name of what it was born for:
+// Compose, which knows of no renaming, makes it so from nothing. Nil: there is
+// none.
+func (s snapshot) misnamed(prefix string) *Container {
+	born := s.records[prefix].Spare
+	if c, ok := s.containers[born]; ok && s.births[born] == prefix {
+		return &c
+	}
+	return nil
+}
+
+// misnames reports whether the container of that name is another's, if only it
+// had its own.
+func (s snapshot) misnames(born string) bool {
+	prefix := s.births[born]
+	_, has := s.containers[prefix]
+	return prefix != "" && !has
 }
 
 // old reports whether c has had its grace.
@@ -108,7 +172,7 @@ func (s snapshot) young() time.Duration {
 	var wait time.Duration
 	for prefix, c := range s.containers {
 		left := orphanGrace - s.now.Sub(c.CreatedAt)
-		if s.records[prefix] == nil && !s.held[prefix] && !s.rebuild && !s.old(c) && (wait == 0 || left < wait) {
+		if s.records[prefix] == nil && !s.held[prefix] && !s.misnames(prefix) && !s.rebuild && !s.old(c) && (wait == 0 || left < wait) {
 			wait = left
 		}
 	}
@@ -116,8 +180,12 @@ func (s snapshot) young() time.Duration {
 }
 
 // decideRecord says what is to be done about r whose container is c; nil if
-// there is none.
-func decideRecord(r *Record, c *Container) *action {
+// there is none. What ended since lost did so with the engine; zero: it is there.
+func decideRecord(r *Record, c *Container, lost time.Time) *action {
+	if isSpare(r.Prefix) {
+		return decideSpare(r, c)
+	}
+	engineWent := !lost.IsZero()
 	switch r.Status {
 	case Creating:
 		return &action{verb: undo, cause: "it was interrupted before its answer"}
@@ -128,22 +196,26 @@ func decideRecord(r *Record, c *Container) *action {
 	case Starting:
 		return &action{verb: resume, cause: "its start was interrupted"}
 	case Running:
-		return decideRunning(r, c)
+		return decideRunning(r, c, engineWent)
+	case Paused:
+		return decidePaused(r, c, engineWent)
 	}
-	return decideStopped(r, c)
+	return decideStopped(r, c, lost)
 }
 
-func decideRunning(r *Record, c *Container) *action {
+func decideRunning(r *Record, c *Container, engineWent bool) *action {
 	switch {
 	case c == nil:
 		return r.ended(Stopped, ReasonRemoved, nil)
 	case !c.Running:
-		status, reason := howEnded(*c)
+		status, reason := howEnded(*c, engineWent)
 		return r.ended(status, reason, c)
 	case c.ID != r.ContainerID:
 		return &action{verb: resume, cause: "its container was replaced from outside"}
-	case !startTime(r).Equal(c.StartedAt.UTC().Truncate(time.Millisecond)):
+	case !startTime(r).Equal(startOf(*c)):
 		return &action{verb: resume, cause: "its container was restarted from outside"}
+	case c.Paused:
+		return r.ended(Paused, ReasonPaused, c)
 	case !r.Ready:
 		return &action{verb: resume, cause: "it has not become ready yet"}
 	}
@@ -154,8 +226,31 @@ func decideRunning(r *Record, c *Container) *action {
 	return nil
 }
 
-func decideStopped(r *Record, c *Container) *action {
+// decidePaused keeps the reason of ours of a container that ended while it was
+// frozen, and since when it sleeps: what a user paused no visitor may start.
+func decidePaused(r *Record, c *Container, engineWent bool) *action {
 	switch {
+	case c == nil || !c.Running:
+		reason := ReasonRemoved
+		if c != nil {
+			_, reason = howEnded(*c, engineWent)
+		}
+		if r.Reason == ReasonUser || r.Reason == ReasonIdle && c != nil {
+			reason = r.Reason
+		}
+		a := r.ended(Stopped, reason, c)
+		a.next.StoppedAt = r.StoppedAt
+		return a
+	case !c.Paused:
+		return &action{verb: resume, cause: "it was resumed from outside, or its pause was interrupted"}
+	}
+	return nil
+}
+
+func decideStopped(r *Record, c *Container, lost time.Time) *action {
+	switch {
+	case c != nil && !c.Running && !lost.IsZero() && r.mayHaveEndedWithEngine() && r.StoppedAt.After(lost):
+		return r.ended(Stopped, ReasonEngine, c)
 	case c == nil && r.ContainerID != "":
 		reason := ReasonRemoved
 		if r.Reason == ReasonUser || r.Status == Failed {
@@ -169,6 +264,13 @@ func decideStopped(r *Record, c *Container) *action {
 		return &action{verb: resume, cause: "it was started from outside"}
 	}
 	return nil
+}
+
+// mayHaveEndedWithEngine reports whether r ended as one does that the engine
+// stops because it goes down.
+func (r *Record) mayHaveEndedWithEngine() bool {
+	exited := r.Status == Failed && strings.HasPrefix(r.Reason, "exited ") && !strings.Contains(r.Reason, "out of memory")
+	return r.StoppedAt != nil && (exited || r.Status == Stopped && r.Reason == ReasonOutside)
 }
 
 // ended is the correction of r to an instance whose container ended; c is nil
@@ -188,9 +290,13 @@ func (r *Record) ended(status Status, reason string, c *Container) *action {
 
 // howEnded tells a container that was stopped from one that ended by itself.
 // Signals end a process with 128 plus their number; a dev server that handles
-// SIGTERM may as well end with 0.
-func howEnded(c Container) (Status, string) {
+// SIGTERM may as well end with 0, and npm with 1: what ended with the engine
+// was stopped, whatever it said.
+func howEnded(c Container, engineWent bool) (Status, string) {
 	if !c.OOMKilled {
+		if engineWent {
+			return Stopped, ReasonEngine
+		}
 		switch c.ExitCode {
 		case 0, 130, 137, 143, 255: // 255: the engine or the machine went down
 			return Stopped, ReasonOutside
@@ -199,15 +305,21 @@ func howEnded(c Container) (Status, string) {
 	return Failed, exitReason(c)
 }
 
+// startOf is when c was started, as records keep it.
+func startOf(c Container) time.Time { return c.StartedAt.UTC().Truncate(time.Millisecond) }
+
 // recordOf makes the record that c must have had.
 func recordOf(c Container) *Record {
 	r := &Record{Spec: c.Spec, CreatedAt: c.CreatedAt.UTC().Truncate(time.Millisecond)}
 	r.follow(c)
+	if c.Paused {
+		return r.ended(Paused, ReasonPaused, &c).next
+	}
 	if c.Running {
 		r.Status, r.Ready = Running, true
 		return r
 	}
-	status, reason := howEnded(c)
+	status, reason := howEnded(c, false)
 	return r.ended(status, reason, &c).next
 }
 
@@ -216,6 +328,8 @@ func recordOf(c Container) *Record {
 type syncState struct {
 	// The reconciler's alone:
 	adopted bool      // the containers of imported instances were looked for
+	away    bool      // nobody has watched the engine since the last look at everything
+	looked  time.Time // when that was; at first, when the last process ended or wrote
 	due     time.Time // when everything is looked at again
 
 	mu      sync.Mutex // guards the following
@@ -229,6 +343,7 @@ type syncState struct {
 
 func newSyncState() *syncState {
 	return &syncState{
+		away:    true,
 		pending: map[string]bool{},
 		wake:    make(chan struct{}, 1),
 		tried:   make(chan struct{}),
@@ -308,7 +423,13 @@ func (m *Manager) reconcileLoop() {
 				lastErr = text
 			}
 		} else {
+			if lastErr != "" {
+				m.pools.forgive()
+			}
 			lastErr = ""
+		}
+		if err := m.keepAll(m.entries(), stampPause); err != nil {
+			m.log().Warn("writing when instances were last used; will try again", zap.Error(err))
 		}
 		m.followEvents()
 	}
@@ -325,7 +446,8 @@ func (m *Manager) followEvents() {
 			return
 		case <-m.sync.wake:
 			prefixes, all := m.sync.take()
-			if all {
+			m.sync.away = m.sync.away || all // a connection is new
+			if m.sync.away {
 				return
 			}
 			for _, prefix := range prefixes {
@@ -349,9 +471,16 @@ func (m *Manager) reconcileAll(ctx context.Context) error {
 	}
 	m.sync.attempted(err)
 	if err != nil {
+		m.sync.away = true
 		return err
 	}
+	s.away, s.lookedAt = m.sync.away, m.sync.looked
+	m.sync.away, m.sync.looked = false, s.now
 	m.settle(ctx, s)
+	m.tendPools()
+	if s.away && m.settings.Load().StartOnBoot {
+		m.bootSoon()
+	}
 	return nil
 }
 
@@ -362,7 +491,11 @@ func (m *Manager) reconcileOne(ctx context.Context, prefix string) error {
 		rebuild:    m.degraded.Load() != nil,
 		now:        time.Now(),
 	}
-	if e := m.lookup(prefix); e != nil {
+	if m.bornElsewhere(prefix) { // the name is wrong: see misnamed
+		m.notify(Event{})
+		return nil
+	}
+	if e := m.row(prefix); e != nil {
 		e.mu.Lock()
 		held := e.op != nil
 		e.missed = held
@@ -397,16 +530,18 @@ func (m *Manager) observe(ctx context.Context) (snapshot, error) {
 func (m *Manager) snapshot() snapshot {
 	s := snapshot{
 		records: map[string]*Record{}, held: map[string]bool{},
-		containers: map[string]Container{}, rebuild: m.degraded.Load() != nil, now: time.Now(),
+		containers: map[string]Container{}, births: m.allBirths(), rebuild: m.degraded.Load() != nil, now: time.Now(),
 	}
-	for prefix, e := range m.entries() {
-		e.mu.Lock()
-		if e.op == nil {
-			s.records[prefix] = e.rec
-		} else {
-			s.held[prefix] = true
+	for _, table := range []map[string]*entry{m.entries(), m.spareEntries()} {
+		for prefix, e := range table {
+			e.mu.Lock()
+			if e.op == nil {
+				s.records[prefix] = e.rec
+			} else {
+				s.held[prefix] = true
+			}
+			e.mu.Unlock()
 		}
-		e.mu.Unlock()
 	}
 	return s
 }
@@ -431,7 +566,7 @@ func (m *Manager) execute(ctx context.Context, actions []action) {
 }
 
 func (m *Manager) do(ctx context.Context, a action) error {
-	e := m.lookup(a.prefix)
+	e := m.row(a.prefix)
 	switch {
 	case a.verb == remove && e == nil:
 		m.removeOrphan(a)
@@ -458,20 +593,41 @@ func (m *Manager) removeOrphan(a action) {
 func (m *Manager) doOn(ctx context.Context, e *entry, a action) error {
 	name, do := m.operationFor(a)
 	op := newOperation(ctx, name, WaitReady)
-	if holder, _ := e.tryClaim(op); holder != op {
-		return nil // somebody else is at it, and knows better
-	}
-	switch {
-	case e.record() != a.was:
-		m.finish(e, op, busy(e.record())) // a caller may have joined it
+	if !e.claimUnchanged(op, a.was) { // somebody else is at it, and knows better
+		m.lookAgain(e, a.prefix)
 		return nil
-	case do == nil:
+	}
+	if do == nil {
 		err := m.save(e, a.next)
 		m.finish(e, op, err)
 		return err
 	}
 	m.run(e, op, func(ctx context.Context) error { return do(ctx, e, op) })
 	return nil
+}
+
+// claimUnchanged gives op the slot of e, if nobody has it and the record is still
+// was. It is one step: others join a start as soon as they see it.
+func (e *entry) claimUnchanged(op *operation, was *Record) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.gone || e.op != nil || e.rec != was {
+		return false
+	}
+	e.op = op
+	return true
+}
+
+// lookAgain has e looked at once nobody is at it: what was decided about it came
+// to nothing, and there may be no other event.
+func (m *Manager) lookAgain(e *entry, prefix string) {
+	e.mu.Lock()
+	held := e.op != nil
+	e.missed = e.missed || held
+	e.mu.Unlock()
+	if !held {
+		m.notify(Event{Prefix: prefix})
+	}
 }
 
 // operationFor is the operation that a asks for, and the log's word for it. A
@@ -487,7 +643,20 @@ func (m *Manager) operationFor(a action) (name string, do work) {
 		return "delete", m.delete
 	case halt:
 		return "stop", m.stop
+	case discard:
+		return "discard", func(ctx context.Context, _ *entry, op *operation) error {
+			defer m.tendPools()
+			return m.removeSpare(ctx, *a.was, op)
+		}
+	case rename:
+		return "rename", func(ctx context.Context, _ *entry, _ *operation) error {
+			defer m.notify(Event{Prefix: a.prefix})
+			return m.runtime.Rename(ctx, a.container, a.prefix)
+		}
 	case resume:
+		if a.was.Status == Paused {
+			return "resume", m.thawedOutside
+		}
 		return "start", func(ctx context.Context, e *entry, op *operation) error {
 			return m.bringUp(ctx, e, op, *a.was, false)
 		}
@@ -495,16 +664,30 @@ func (m *Manager) operationFor(a action) (name string, do work) {
 	return "correct", nil
 }
 
+// bornElsewhere reports whether the instance of another prefix has the container
+// that was made for this one.
+func (m *Manager) bornElsewhere(prefix string) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.births[prefix] != ""
+}
+
+func (m *Manager) allBirths() map[string]string {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return maps.Clone(m.births)
+}
+
 // adopt makes the records of containers whose records were lost. One whose
 // record cannot be made stays as it is: a degraded state removes nothing.
 func (m *Manager) adopt(s snapshot) error {
 	var lost []*Record
 	for _, prefix := range slices.Sorted(maps.Keys(s.containers)) {
-		if !s.rebuild || s.records[prefix] != nil || s.held[prefix] || s.containers[prefix].Undescribed {
+		if !s.rebuild || s.misnames(prefix) || s.records[prefix] != nil || s.held[prefix] || s.containers[prefix].Undescribed {
 			continue
 		}
 		rec := recordOf(s.containers[prefix])
-		if !ValidPrefix(prefix) || !m.ports.mark(rec.Port) {
+		if !validKey(prefix) || !m.ports.mark(rec.Port) {
 			m.log().Error("a container is left alone: its prefix is malformed, or its port is another's",
 				zap.String("prefix", prefix), zap.String("container", rec.ContainerID), zap.Int("port", rec.Port))
 			continue

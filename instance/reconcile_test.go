@@ -1,6 +1,7 @@
 package instance
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -26,9 +27,19 @@ func TestDecide(t *testing.T) {
 		}
 		return c
 	}
+	spare := func(status Status) *Record {
+		return rec(status, func(r *Record) { r.Prefix, r.Spare = "pool-abcdefgh", "abcdefgh" })
+	}
+	renamed := rec(Running, func(r *Record) { r.Spare = "bornfor0" })
+	born := func(s *snapshot) {
+		s.containers["bornfor0"], s.births = *con(func(c *Container) { c.ID = "c2" }), map[string]string{"bornfor0": "abcdefgh"}
+	}
 	exit := func(code int, oom bool) func(*Container) {
 		return func(c *Container) { c.Running, c.ExitCode, c.OOMKilled = false, code, oom }
 	}
+
+	at := func(stopped time.Time) func(*Record) { return func(r *Record) { r.StoppedAt = &stopped } }
+	because := func(reason string) func(*Record) { return func(r *Record) { r.Reason = reason } }
 
 	for _, test := range []struct {
 		name      string
@@ -50,6 +61,43 @@ func TestDecide(t *testing.T) {
 			"correct abcdefgh to failed: exited 3"},
 		{"running, out of memory", rec(Running), con(exit(137, true)), nil,
 			"correct abcdefgh to failed: exited 137: out of memory"},
+		{"running, ended with the engine", rec(Running), con(exit(143, false)), func(s *snapshot) { s.away = true },
+			"correct abcdefgh to stopped: engine stopped"},
+		{"running, ended with the engine, by a server that calls that an error", rec(Running), con(exit(1, false)), func(s *snapshot) { s.away = true },
+			"correct abcdefgh to stopped: engine stopped"},
+		{"running, out of memory while nobody watched", rec(Running), con(exit(137, true)), func(s *snapshot) { s.away = true },
+			"correct abcdefgh to failed: exited 137: out of memory"},
+		{"running, ended while nobody watched, and another runs on", rec(Running), con(exit(3, false)), func(s *snapshot) {
+			s.away = true
+			s.records["ranonabc"] = rec(Running)
+			s.containers["ranonabc"] = *con()
+		}, "correct abcdefgh to failed: exited 3"},
+		{"running, ended with the engine, and another was restarted by it", rec(Running), con(exit(143, false)), func(s *snapshot) {
+			s.away = true
+			s.records["zrestart"] = rec(Running)
+			s.containers["zrestart"] = *con(func(c *Container) { c.StartedAt = later })
+		}, "correct abcdefgh to stopped: engine stopped\nstart zrestart: its container was restarted from outside"},
+		{"stopped as by hand while the engine went down", rec(Stopped, because(ReasonOutside), at(t0.Add(time.Second))), con(exit(143, false)), func(s *snapshot) { s.away = true },
+			"correct abcdefgh to stopped: engine stopped"},
+		{"failed as by itself while the engine went down", rec(Failed, because("exited 1"), at(t0.Add(time.Second))), con(exit(1, false)), func(s *snapshot) { s.away = true },
+			"correct abcdefgh to stopped: engine stopped"},
+		{"stopped by hand before the engine went down", rec(Stopped, because(ReasonOutside), at(t0)), con(exit(143, false)), func(s *snapshot) { s.away = true }, ""},
+		{"out of memory while the engine went down", rec(Failed, because("exited 137: out of memory"), at(t0.Add(time.Second))), con(exit(137, true)), func(s *snapshot) { s.away = true }, ""},
+		{"idle while the engine went down", rec(Stopped, because(ReasonIdle), at(t0.Add(time.Second))), con(exit(143, false)), func(s *snapshot) { s.away = true }, ""},
+		{"stopped by a user while the engine went down", rec(Stopped, because(ReasonUser), at(t0.Add(time.Second))), con(exit(143, false)), func(s *snapshot) { s.away = true }, ""},
+		{"stopped by hand while the engine is there", rec(Stopped, because(ReasonOutside), at(t0.Add(time.Second))), con(exit(143, false)), nil, ""},
+		{"paused for idleness, ended with the engine", rec(Paused, because(ReasonIdle)), con(exit(137, false)), func(s *snapshot) { s.away = true },
+			"correct abcdefgh to stopped: idle"},
+		{"paused by a user, ended with the engine", rec(Paused, because(ReasonUser)), con(exit(137, false)), func(s *snapshot) { s.away = true },
+			"correct abcdefgh to stopped: user"},
+		{"paused by hand, ended with the engine", rec(Paused, because(ReasonPaused)), con(exit(137, false)), func(s *snapshot) { s.away = true },
+			"correct abcdefgh to stopped: engine stopped"},
+		{"paused by a user, stopped by hand", rec(Paused, because(ReasonUser)), con(exit(137, false)), nil,
+			"correct abcdefgh to stopped: user"},
+		{"paused by a user, container gone", rec(Paused, because(ReasonUser)), nil, nil,
+			"correct abcdefgh to stopped: user"},
+		{"paused for idleness, container gone", rec(Paused, because(ReasonIdle)), nil, nil,
+			"correct abcdefgh to stopped: container removed"},
 		{"running, restarted by hand", rec(Running), con(func(c *Container) { c.StartedAt = later }), nil,
 			"start abcdefgh: its container was restarted from outside"},
 		{"running, replaced", rec(Running), con(func(c *Container) { c.ID = "c2" }), nil,
@@ -80,19 +128,42 @@ func TestDecide(t *testing.T) {
 		{"no record, not described", nil, con(func(c *Container) { c.Undescribed = true }), nil, ""},
 		{"runs, not described", rec(Running), &Container{Undescribed: true}, nil, ""},
 		{"an operation holds it", nil, con(), func(s *snapshot) { s.held["abcdefgh"] = true }, ""},
+		{"a spare as it was left", spare(Running), con(), nil, ""},
+		{"a spare that was being made", spare(Creating), con(), nil,
+			"remove spare pool-abcdefgh: it never became ready"},
+		{"a spare without a container", spare(Running), nil, nil,
+			"remove spare pool-abcdefgh: container removed"},
+		{"a spare that ended", spare(Running), con(exit(3, false)), nil,
+			"remove spare pool-abcdefgh: exited 3"},
+		{"a spare that was paused", spare(Running), con(func(c *Container) { c.Paused = true }), nil,
+			"remove spare pool-abcdefgh: paused outside"},
+		{"a spare that was restarted", spare(Running), con(func(c *Container) { c.StartedAt = later }), nil,
+			"remove spare pool-abcdefgh: its container was restarted or replaced from outside"},
+		{"a spare with another address", spare(Running), con(func(c *Container) { c.Address = netip.MustParseAddrPort("10.0.0.2:80") }), nil,
+			"correct pool-abcdefgh to running: its address is 10.0.0.2:80"},
+		{"a spare without a container, records lost", spare(Running), nil, func(s *snapshot) { s.rebuild = true }, ""},
+		{"a spare that the engine fails to describe", spare(Running), &Container{Undescribed: true}, nil, ""},
+		{"taken from a pool", renamed, con(), nil, ""},
+		{"taken from a pool, under the name it was born with", renamed, nil, born,
+			"rename container of abcdefgh: it was made anew from outside, for bornfor0"},
+		{"taken from a pool, twice there", renamed, con(), born,
+			"remove bornfor0: no record knows its container"},
+		{"taken from a pool, held, under the name it was born with", nil, nil, func(s *snapshot) { born(s); s.held["abcdefgh"] = true }, ""},
 		{"records lost, runs", nil, con(), func(s *snapshot) { s.rebuild = true },
 			""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := snapshot{
 				records: map[string]*Record{}, held: map[string]bool{},
-				containers: map[string]Container{}, now: later,
+				containers: map[string]Container{}, now: later, lookedAt: t0.Add(goingDown),
 			}
+			key := "abcdefgh"
 			if test.record != nil {
-				s.records["abcdefgh"] = test.record
+				key = test.record.Prefix
+				s.records[key] = test.record
 			}
 			if test.container != nil {
-				s.containers["abcdefgh"] = *test.container
+				s.containers[key] = *test.container
 			}
 			if test.change != nil {
 				test.change(&s)
@@ -127,7 +198,7 @@ func TestAYoungContainerIsLookedAtWhenItsGraceEnds(t *testing.T) {
 
 func TestAUserStopOutlivesItsContainer(t *testing.T) {
 	r := &Record{Spec: Spec{Prefix: "abcdefgh"}, Status: Stopped, Reason: ReasonUser, ContainerID: "c1"}
-	next := decideRecord(r, nil).next
+	next := decideRecord(r, nil, time.Time{}).next
 	if next.Reason != ReasonUser || next.ContainerID != "" {
 		t.Errorf("got reason %q, container %q: no request may wake it, and a start must make a container",
 			next.Reason, next.ContainerID)

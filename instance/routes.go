@@ -12,7 +12,7 @@ var routesProjection = Projection{
 	Path: "config/subdomain-proxy.json",
 	Mode: 0o644,
 	Block: func(r Record) ([]byte, error) {
-		if r.Status == Creating || r.Status == Deleting {
+		if r.Status == Creating || r.Status == Deleting || isSpare(r.Prefix) {
 			return nil, nil
 		}
 		route, err := json.Marshal(struct {

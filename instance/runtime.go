@@ -11,7 +11,8 @@ import (
 // suite that both must pass.
 //
 // Methods are safe for concurrent use and bound each engine call by a deadline
-// of their own, so they return even if ctx has none and the engine hangs.
+// of their own, so they return even if ctx has none and the engine hangs; Tail
+// and Watch last.
 // They are idempotent: starting a running container, stopping a stopped one
 // and removing one that is gone are no errors. ref is a container id or a
 // [ContainerName]; a container that is missing (except for Remove), or that is
@@ -20,7 +21,8 @@ import (
 // Timeout (also when ctx ended) or ImageMissing. After a Timeout the outcome
 // is unknown: inspect, don't guess.
 type Runtime interface {
-	// Create makes the container of spec, named ContainerName(spec.Prefix),
+	// Create makes the container of spec, named ContainerName(spec.Prefix) but
+	// otherwise that of spec.BornFor(),
 	// and does not start it. It gets the image and the network ready first,
 	// the image by spec.Pull. A container of that name which this manager
 	// left behind is replaced; somebody else's is EngineFailed, by name.
@@ -35,8 +37,18 @@ type Runtime interface {
 	// returns when it has ended.
 	Stop(ctx context.Context, ref string) error
 
+	// Pause freezes a running container; one that is paused is left as it is.
+	// Start, Stop and Remove work on a paused one.
+	Pause(ctx context.Context, ref string) error
+
 	// Remove kills and removes the container and its anonymous volumes.
 	Remove(ctx context.Context, ref string) error
+
+	// Rename gives the container of a spare the name ContainerName(prefix),
+	// which makes it that instance's; one that has it already is left as it is.
+	// A container that was made for an instance is NotFound, and EngineFailed
+	// is a name that another container has.
+	Rename(ctx context.Context, ref, prefix string) error
 
 	Inspect(ctx context.Context, ref string) (Container, error)
 
@@ -47,6 +59,12 @@ type Runtime interface {
 
 	// Logs returns the last lines of the container's output, oldest first.
 	Logs(ctx context.Context, ref string, lines int) ([]string, error)
+
+	// Tail calls tell for the last lines that the container has printed in its
+	// present run, oldest first, and then for each line as it comes. It returns
+	// nil when the run has ended; at once if none goes on. Of a line that is
+	// longer than 4 KiB the rest may be missing.
+	Tail(ctx context.Context, ref string, lines int, tell func(line string)) error
 
 	// Watch calls notify for each change that the engine tells of, until ctx
 	// ends. Events are hints: some get lost, some come twice. After each
@@ -84,8 +102,8 @@ type Projecting interface {
 	Projection() Projection
 }
 
-// Event tells that something happened to the container of Prefix; with an
-// empty Prefix, that anything may have happened.
+// Event tells that something happened to the container of Prefix, which may be
+// a spare's key; with an empty Prefix, that anything may have happened.
 type Event struct {
 	Prefix string
 }
@@ -98,8 +116,11 @@ type Container struct {
 	Undescribed bool
 	// Spec as it can be read back from the container: enough to adopt it when
 	// the records are lost. Env includes what the image brought.
-	Spec       Spec
-	Running    bool
+	Spec Spec
+	// ImageID is the image that it was made from.
+	ImageID    string
+	Running    bool // paused ones too
+	Paused     bool
 	ExitCode   int  // meaningful once it has run and ended
 	OOMKilled  bool // the kernel ended it for want of memory
 	CreatedAt  time.Time
@@ -111,6 +132,6 @@ type Container struct {
 	Address netip.AddrPort
 }
 
-// ContainerName is the name of the container of prefix. It depends on nothing
-// else, so a container is found again when its id was never recorded.
+// ContainerName is the name of the container of prefix, or of the spare with
+// that key. It depends on nothing else, so a container is found again when its id was never recorded.
 func ContainerName(prefix string) string { return "sandbox-" + prefix }

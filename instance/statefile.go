@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"maps"
 	"strconv"
 	"time"
 
@@ -29,6 +30,8 @@ type state struct {
 	// empty: they are not.
 	Degraded  string             `json:"degraded,omitempty"`
 	Instances map[string]*Record `json:"instances"`
+	// Spares are those of the pools, by their keys.
+	Spares map[string]*Record `json:"spares,omitempty"`
 
 	first bool     // there was no state of ours
 	old   oldState // a first start only: what the system before this one left
@@ -56,11 +59,19 @@ func parseState(data []byte) (state, error) {
 	if !isOwner(s.Owner) {
 		return s, fmt.Errorf("owner %q is no uuid", s.Owner)
 	}
-	ports, hosts := map[int]string{}, map[string]string{}
 	for prefix, r := range s.Instances {
-		switch other, taken := ports[portOf(r)]; {
-		case r == nil || r.Prefix != prefix || !ValidPrefix(prefix):
+		if r == nil || r.Prefix != prefix || !ValidPrefix(prefix) || r.Spare != "" && !ValidPrefix(r.Spare) {
 			return s, fmt.Errorf("record %q is malformed", prefix)
+		}
+	}
+	for key, r := range s.Spares {
+		if r == nil || r.Prefix != key || key != spareKey(r.Spare) || !ValidPrefix(r.Spare) {
+			return s, fmt.Errorf("spare %q is malformed", key)
+		}
+	}
+	ports, hosts := map[int]string{}, map[string]string{}
+	for prefix, r := range s.records() {
+		switch other, taken := ports[r.Port]; {
 		case r.Port < 1 || r.Port > 65535:
 			return s, fmt.Errorf("record %q has port %d", prefix, r.Port)
 		case taken:
@@ -81,11 +92,12 @@ func isOwner(owner string) bool {
 	return err == nil
 }
 
-func portOf(r *Record) int {
-	if r == nil {
-		return 0
-	}
-	return r.Port
+// records are those of instances and of spares.
+func (s state) records() map[string]*Record {
+	all := make(map[string]*Record, len(s.Instances)+len(s.Spares))
+	maps.Copy(all, s.Instances)
+	maps.Copy(all, s.Spares)
+	return all
 }
 
 // encodeRecord makes a record's part of the state file.
@@ -110,8 +122,24 @@ func joinState(head Head, blocks [][]byte) []byte {
 	if head.Degraded != "" {
 		text += fmt.Sprintf(`"degraded":%q,`, head.Degraded)
 	}
-	data := joinJSON(text+`"instances":{`, blocks, "}")
+	instances, spares := partition(blocks)
+	data := joinJSON(text+`"instances":{`, instances, "}")
+	if len(spares) > 0 { // apart, for others who read the file
+		data = append(data, joinJSON(`,"spares":{`, spares, "}")...)
+	}
 	return append(data, sum(data)...)
+}
+
+// partition tells the parts of instances from those of spares.
+func partition(blocks [][]byte) (instances, spares [][]byte) {
+	for _, block := range blocks {
+		if bytes.HasPrefix(block, []byte(`"`+spareMark)) {
+			spares = append(spares, block)
+		} else {
+			instances = append(instances, block)
+		}
+	}
+	return instances, spares
 }
 
 // sumLength is that of the end of the file: the checksum of all that is before.

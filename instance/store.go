@@ -65,7 +65,10 @@ type part struct {
 type change struct {
 	prefix string
 	record *Record
-	done   chan error
+	// from is the key that the record had until now, which leaves the table in
+	// the same write; empty: the same one, or none.
+	from string
+	done chan error
 }
 
 // openStore locks dir and reads the state file; begin starts the writer.
@@ -195,6 +198,12 @@ func (s *store) newRow(r *Record) *row { return &row{record: r, parts: make([]pa
 // put makes r durable.
 func (s *store) put(r *Record) error { return s.submit(change{prefix: r.Prefix, record: r}) }
 
+// replace makes r durable, and in the same write the end of the record that
+// had the key from: a power cut leaves the one or the other.
+func (s *store) replace(from string, r *Record) error {
+	return s.submit(change{prefix: r.Prefix, record: r, from: from})
+}
+
 // drop makes the end of prefix durable. Even where it fails, the next write
 // leaves the record out.
 func (s *store) drop(prefix string) error { return s.submit(change{prefix: prefix}) }
@@ -278,8 +287,9 @@ func (s *store) gather(first change) []change {
 // the next write does not make durable what its caller was told had failed;
 // what left the table stays out.
 func (s *store) commit(batch []change) error {
-	before := make([]*Record, len(batch))
+	before, moved := make([]*Record, len(batch)), make([]*Record, len(batch))
 	for i, c := range batch {
+		moved[i] = s.set(c.from, nil)
 		before[i] = s.set(c.prefix, c.record)
 	}
 	err := s.write()
@@ -292,6 +302,7 @@ func (s *store) commit(batch []change) error {
 	for i, c := range slices.Backward(batch) {
 		if c.record != nil {
 			s.set(c.prefix, before[i])
+			s.set(c.from, moved[i])
 		}
 	}
 	return err

@@ -25,10 +25,17 @@ type Template struct {
 	// Ready is how long the dev server may take from the container's start to
 	// its first HTTP answer.
 	Ready time.Duration
+	Lifetime
 	// Mode is how requests are put to the dev server. It holds for instances
 	// that exist, too.
 	Mode
 	Inject Inject
+	// Pool is how many containers are kept ready for creates, 0 to MaxPool.
+	Pool int
+	// LateEnv is a file in the container, by its absolute path, in which it finds
+	// what a create says of it, whether it came from a pool or not; empty: there
+	// is none, and only creates that say nothing take spares.
+	LateEnv string
 }
 
 // Defaults of a template. Memory: Vite with React uses about 160 MiB and dies
@@ -54,6 +61,7 @@ func (t Template) spec(prefix, template string, req CreateRequest, s *Settings) 
 		ContainerPort: t.Port, ContainerPorts: ports, AnyPort: t.AnyPort,
 		Command: t.Command, Env: env, WorkDir: t.WorkDir, User: t.User,
 		Memory: t.Memory, CPUs: t.CPUs, Pids: t.Pids, Labels: req.Labels,
+		LateEnv: t.LateEnv,
 	}
 }
 

@@ -27,4 +27,4 @@ if [ $# -gt 0 ]; then
 fi
 go_test ./...
 # Without ./caddymodule, which takes minutes to build for it.
-scripts/fuzz.sh 30s ./caddymodule/request ./dockerops ./instance
+scripts/fuzz.sh 30s ./caddymodule/request ./caddymodule/wsframes ./dockerops ./instance

@@ -52,6 +52,14 @@ type instanceView struct {
 	StartedAt     *time.Time        `json:"started_at"`
 	StoppedAt     *time.Time        `json:"stopped_at"`
 	LastActiveAt  *time.Time        `json:"last_active_at"`
+
+	IdleTimeout        string     `json:"idle_timeout"`
+	OnIdle             string     `json:"on_idle"`
+	TTL                string     `json:"ttl"`
+	DeleteAfterStopped string     `json:"delete_after_stopped"`
+	IdleAt             *time.Time `json:"idle_at"`
+	ExpiresAt          *time.Time `json:"expires_at"`
+	DeleteAt           *time.Time `json:"delete_at"`
 }
 
 // createRequest is the body of a create; what is unset is not sent.
@@ -62,6 +70,11 @@ type createRequest struct {
 	Env      map[string]string `json:"env,omitempty"`
 	Labels   map[string]string `json:"labels,omitempty"`
 	Ports    []int             `json:"ports,omitempty"`
+
+	IdleTimeout        string `json:"idle_timeout,omitempty"`
+	OnIdle             string `json:"on_idle,omitempty"`
+	TTL                string `json:"ttl,omitempty"`
+	DeleteAfterStopped string `json:"delete_after_stopped,omitempty"`
 }
 
 // header is one header field of a request.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -35,13 +36,16 @@ type ownEngine struct {
 	done   chan struct{} // closed when cmd has ended
 }
 
+// bridges counts those of this process.
+var bridges atomic.Int32
+
 // foreignBridge makes a bridge with the machine's engine, for another one to
 // use. An engine without any, by --bridge none, would remove docker0, which
 // is the machine's; and so would one with --default-address-pool, when it
 // starts again.
 func foreignBridge(t testing.TB) (name string) {
 	t.Helper()
-	name = fmt.Sprintf("sbt%d", os.Getpid())
+	name = fmt.Sprintf("sbt%d%c", os.Getpid(), 'a'+bridges.Add(1)%26) // an interface's name is short
 	made, err := engine.NetworkCreate(t.Context(), "caddy-sandbox-"+name, network.CreateOptions{
 		Driver:  "bridge",
 		Options: map[string]string{"com.docker.network.bridge.name": name},
@@ -233,7 +237,7 @@ func TestRestartsOfDockerConverge(t *testing.T) {
 
 		// An engine that comes back has ended all containers (without live-restore).
 		for _, i := range all {
-			seen := c.api.awaitStatus(t, 30*time.Second-time.Since(begun), i.Prefix, "stopped", "stopped outside")
+			seen := c.api.awaitStatus(t, 30*time.Second-time.Since(begun), i.Prefix, "stopped", "engine stopped")
 			if seen.ContainerID != i.ContainerID || seen.Port != i.Port {
 				t.Errorf("after %s: %s has container %s and port %d, had %s and %d",
 					signal, i.Prefix, seen.ContainerID, seen.Port, i.ContainerID, i.Port)
@@ -278,4 +282,58 @@ func starting(all []instanceView) (calls []ask) {
 		calls = append(calls, ask{http.MethodPost, "/api/instances/" + i.Prefix + "/start", nil})
 	}
 	return calls
+}
+
+// What ran when the engine went down runs again, and nothing else does.
+func TestStartOnBootBringsBackWhatRan(t *testing.T) {
+	t.Parallel()
+	const running = 8
+	e := startOwnEngine(t)
+	c := startCaddy(t, options{Docker: e.endpoint(), Sandbox: "start_on_boot on"})
+	var ran []instanceView
+	for n := range running {
+		ran = append(ran, c.api.create(t, createRequest{Prefix: fmt.Sprintf("booted%02d", n)}))
+	}
+	c.api.create(t, createRequest{Prefix: "bootstopped"})
+	c.api.act(t, "bootstopped", "stop")
+	c.api.create(t, createRequest{Prefix: "bootpaused"})
+	c.api.act(t, "bootpaused", "pause")
+	c.api.create(t, createRequest{Prefix: "bootidle", IdleTimeout: "1s"})
+	c.api.awaitStatus(t, overdueBy, "bootidle", "stopped", "idle")
+
+	for name, restart := range map[string]func(){
+		"the engine":  func() { e.end(t, syscall.SIGTERM); e.start(t) },
+		"its crash":   func() { e.end(t, syscall.SIGKILL); e.start(t) },
+		"the machine": func() { c.kill(t); e.end(t, syscall.SIGTERM); e.start(t); c.mustStart(t) },
+	} {
+		from := c.logSize()
+		restart()
+		for n, i := range ran {
+			eventually(t, time.Minute, func() error {
+				ran[n] = c.api.get(t, i.Prefix)
+				if now := ran[n]; now.Status != "running" || !now.Ready || !now.StartedAt.After(*i.StartedAt) {
+					return fmt.Errorf("after a restart of %s %s is %s (%s), started at %v", name, i.Prefix, now.Status, now.Reason, now.StartedAt)
+				}
+				return nil
+			})
+			sameInstance(t, ran[n], i)
+		}
+		eventually(t, time.Minute, func() error {
+			for _, i := range ran {
+				if _, err := c.visitor.answers200(i.URL); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		c.api.awaitStatus(t, byHand, "bootstopped", "stopped", "user")
+		c.api.awaitStatus(t, byHand, "bootpaused", "stopped", "user")
+		c.api.awaitStatus(t, byHand, "bootidle", "stopped", "idle")
+		eventually(t, byHand, func() error {
+			if log := c.logTail(from); !strings.Contains(log, "started the instances that ended with the engine") {
+				return fmt.Errorf("after a restart of %s the log does not say that all are back:\n%s", name, log)
+			}
+			return nil
+		})
+	}
 }

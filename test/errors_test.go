@@ -242,7 +242,7 @@ func TestWrongMethodsAndRoutesAreRefused(t *testing.T) {
 		for _, row := range []struct{ method, path, allow string }{
 			{http.MethodPut, "/api/instances", "GET HEAD POST"},
 			{http.MethodDelete, "/api/instances", "GET HEAD POST"},
-			{http.MethodPatch, "/api/instances/anything", "DELETE GET HEAD"},
+			{http.MethodPut, "/api/instances/anything", "DELETE GET HEAD PATCH"},
 			{http.MethodGet, "/api/instances/anything/start", "POST"},
 			{http.MethodDelete, "/api/instances/anything/stop", "POST"},
 		} {

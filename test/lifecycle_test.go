@@ -30,6 +30,7 @@ func TestCreateGivesALiveServerOverTLS(t *testing.T) {
 		ContainerID: info.ID, ContainerPort: 8080,
 		Labels: map[string]string{"team": "blue"}, Reason: "", Generation: 1,
 		Dev: "auto", HostHeader: "preserve",
+		IdleTimeout: "never", OnIdle: "stop", TTL: "never", DeleteAfterStopped: "never",
 	}
 	sameInstance(t, made, want)
 	if made.Port < c.Ports.first || made.Port > c.Ports.last {
@@ -53,6 +54,7 @@ func sameInstance(t testing.TB, got, want instanceView) {
 	t.Helper()
 	timeless := func(i instanceView) string {
 		i.CreatedAt, i.StartedAt, i.StoppedAt, i.LastActiveAt = time.Time{}, nil, nil, nil
+		i.IdleAt, i.ExpiresAt, i.DeleteAt = nil, nil, nil
 		return fmt.Sprintf("%+v", i)
 	}
 	if timeless(got) != timeless(want) {

@@ -75,7 +75,7 @@ func TestAnInstanceThatIsNotReadyIsNotServed(t *testing.T) {
 		Prefix: "notready", Env: map[string]string{"TEST_MODE": "slow", "TEST_DELAY": "5s"}}).
 		expect(t, http.StatusCreated, 0)
 	c.api.removeAfter(t, "notready")
-	page := c.visitor.get(t, c.urlOf("notready"))
+	page := c.visitor.get(t, c.urlOf("notready"), asPerson) // calls are held
 	if page.StatusCode != http.StatusServiceUnavailable || page.Header.Get("Retry-After") == "" {
 		t.Errorf("%d with Retry-After %q before the server listens: %s", page.StatusCode, page.Header.Get("Retry-After"), page.body)
 	}

@@ -90,7 +90,10 @@ func Shorten(name string) string {
 // fieldsOf lists the JSON names of a struct's fields.
 func fieldsOf(into any) []string {
 	names := []string{}
-	for field := range reflect.TypeOf(into).Elem().Fields() {
+	for _, field := range reflect.VisibleFields(reflect.TypeOf(into).Elem()) {
+		if field.Anonymous { // its fields come themselves
+			continue
+		}
 		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 		names = append(names, name)
 	}

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"maps"
+	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -20,6 +21,7 @@ import (
 // container is one container of an [Engine], which guards the fields below run.
 type container struct {
 	id, name, owner string
+	imageID         string
 	spec            instance.Spec
 	created         time.Time
 	output          output
@@ -36,6 +38,9 @@ type run struct {
 	term   context.CancelFunc // SIGTERM
 	kill   context.CancelFunc // SIGKILL
 	ended  chan struct{}      // closed when the engine has noted the end
+	begun  int                // how much the container had printed before
+
+	paused bool
 }
 
 // serve is the process in the container; ctx ends when it is killed and asked
@@ -70,7 +75,7 @@ func (c *container) inspect() instance.Container {
 		address = netip.AddrPortFrom(c.run.inside.address, uint16(c.spec.ContainerPort))
 	}
 	return instance.Container{
-		ID: c.id, Spec: cloneSpec(c.spec), Running: c.run != nil,
+		ID: c.id, ImageID: c.imageID, Spec: cloneSpec(c.spec), Running: c.run != nil, Paused: c.run != nil && c.run.paused,
 		ExitCode: c.exitCode, OOMKilled: c.oomKilled,
 		CreatedAt: c.created, StartedAt: c.started, FinishedAt: c.finished, Address: address,
 	}
@@ -88,12 +93,63 @@ func cloneSpec(s instance.Spec) instance.Spec {
 type output struct {
 	mu   sync.Mutex
 	text bytes.Buffer
+	more chan struct{} // closed when there is more; nil: nobody waits for it
 }
 
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.more != nil {
+		close(o.more)
+		o.more = nil
+	}
 	return o.text.Write(p)
+}
+
+func (o *output) size() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Len()
+}
+
+// from returns what was printed from position at on, and a channel that is
+// closed when there is more.
+func (o *output) from(at int) (text string, more <-chan struct{}) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.more == nil {
+		o.more = make(chan struct{})
+	}
+	return string(o.text.Bytes()[at:]), o.more
+}
+
+// tail tells the last n lines that were printed from position at on, and then
+// each as it comes, until ended is closed or ctx ends.
+func (o *output) tail(ctx context.Context, at, n int, ended <-chan struct{}, tell func(string)) error {
+	for over := false; ; {
+		text, more := o.from(at)
+		lines := strings.SplitAfter(text, "\n")
+		unfinished := lines[len(lines)-1]
+		lines = lines[:len(lines)-1]
+		at += len(text) - len(unfinished)
+		for _, line := range lines[max(0, len(lines)-n):] {
+			tell(strings.TrimRight(line, "\r\n"))
+		}
+		if over {
+			if unfinished != "" {
+				tell(unfinished)
+			}
+			return nil
+		}
+		n = math.MaxInt // from now on all
+		select {
+		case <-more:
+		case <-ended:
+			over = true
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 func (o *output) last(n int) []string {

@@ -44,7 +44,7 @@ type obligation struct {
 // promises. fixture is called once per obligation.
 func Contract(t *testing.T, fixture func(t *testing.T) Fixture) {
 	for _, obligations := range [][]obligation{
-		creating, starting, ending, reading, listening, owning, watching, bounding,
+		creating, starting, pausing, renaming, ending, reading, tailing, listening, owning, watching, bounding,
 	} {
 		for _, o := range obligations {
 			t.Run(o.name, func(t *testing.T) {
@@ -135,7 +135,7 @@ func (s *scene) answers(spec instance.Spec) {
 	s.t.Helper()
 	s.eventually(20*time.Second, "the server answers on its host port", func() bool {
 		body, err := get(s.ctx, hostURL(spec)+"/")
-		return err == nil && strings.Contains(body, spec.Prefix)
+		return err == nil && strings.Contains(body, spec.BornFor())
 	})
 }
 

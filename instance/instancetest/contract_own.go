@@ -76,8 +76,10 @@ func callsOn(runtime instance.Runtime, ref string) []call {
 	calls := []call{
 		{"Start", func(ctx context.Context) error { return runtime.Start(ctx, ref) }},
 		{"Stop", func(ctx context.Context) error { return runtime.Stop(ctx, ref) }},
+		{"Rename", func(ctx context.Context) error { return runtime.Rename(ctx, ref, "anotherone") }},
 		{"Inspect", func(ctx context.Context) error { _, err := runtime.Inspect(ctx, ref); return err }},
 		{"Logs", func(ctx context.Context) error { _, err := runtime.Logs(ctx, ref, 1); return err }},
+		{"Tail", func(ctx context.Context) error { return runtime.Tail(ctx, ref, 1, func(string) {}) }},
 		{"Remove", func(ctx context.Context) error { return runtime.Remove(ctx, ref) }},
 	}
 	if l, ok := runtime.(instance.Listening); ok {

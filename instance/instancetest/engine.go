@@ -1,6 +1,7 @@
 package instancetest
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -39,6 +40,7 @@ type Engine struct {
 	containers map[string]*container // by name
 	images     map[string]bool
 	imageEnv   map[string]string // of every image
+	imageIDs   map[string]string // by name; see Retag
 	watchers   map[chan instance.Event]bool
 	calls      map[string]int
 	fault      Hook
@@ -62,6 +64,7 @@ func NewEngine(t testing.TB) *Engine {
 	e := &Engine{
 		containers: map[string]*container{},
 		images:     map[string]bool{Image: true},
+		imageIDs:   map[string]string{},
 		watchers:   map[chan instance.Event]bool{},
 		calls:      map[string]int{},
 		deadline:   defaultDeadline,
@@ -118,6 +121,18 @@ func (e *Engine) SetImageEnv(env map[string]string) {
 	e.imageEnv = maps.Clone(env)
 }
 
+// Retag has the name of an image mean another image from now on.
+func (e *Engine) Retag(name string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.imageIDs[name] = "sha256:" + newID()
+}
+
+// imageID is the image that a name means. The caller holds e.mu.
+func (e *Engine) imageIDLocked(name string) string {
+	return cmp.Or(e.imageIDs[name], "sha256:"+name)
+}
+
 // Calls counts the calls of a Runtime method so far, failed ones included.
 func (e *Engine) Calls(method string) int {
 	e.mu.Lock()
@@ -169,6 +184,14 @@ func (e *Engine) StopByHand(ref string) { _ = e.stop(context.Background(), e.fin
 // RemoveByHand kills and removes a container.
 func (e *Engine) RemoveByHand(ref string) { _ = e.remove(context.Background(), e.find(ref)) }
 
+// HangByHand has what runs in a container answer nothing any more. The engine
+// sees nothing of it.
+func (e *Engine) HangByHand(ref string) {
+	if r := e.runOf(e.find(ref)); r != nil {
+		r.inside.port.freeze()
+	}
+}
+
 // find returns the container of an id or a name; nil if there is none.
 func (e *Engine) find(ref string) *container {
 	e.mu.Lock()
@@ -191,7 +214,10 @@ func (e *Engine) create(owner string, spec instance.Spec) (id string, err error)
 	if e.containers[name] != nil {
 		return "", instance.Errorf(instance.EngineFailed, "the container name %s is already in use", name)
 	}
-	c := &container{id: newID(), name: name, owner: owner, spec: asEngineKeeps(spec, e.imageEnv), created: time.Now()}
+	c := &container{
+		id: newID(), name: name, owner: owner, imageID: e.imageIDLocked(spec.Image),
+		spec: asEngineKeeps(spec, e.imageEnv), created: time.Now(),
+	}
 	e.containers[name] = c
 	e.changedLocked(c)
 	return c.id, nil
@@ -211,6 +237,25 @@ func asEngineKeeps(spec instance.Spec, imageEnv map[string]string) instance.Spec
 	return spec
 }
 
+func (e *Engine) rename(c *container, name string) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case c == nil || e.containers[c.name] != c || c.spec.Spare == "":
+		return errNoContainer
+	case c.name == name:
+		return nil
+	case e.containers[name] != nil:
+		return instance.Errorf(instance.EngineFailed, "the container name %s is already in use", name)
+	}
+	delete(e.containers, c.name)
+	c.name = name
+	c.spec.Prefix, _ = instance.KeyOf(name)
+	e.containers[name] = c
+	e.changedLocked(c)
+	return nil
+}
+
 func newID() string {
 	var id [32]byte
 	_, _ = rand.Read(id[:])
@@ -226,6 +271,7 @@ func (e *Engine) start(c *container) error {
 		return errNoContainer
 	}
 	if c.run != nil {
+		e.thawLocked(c)
 		return nil
 	}
 	port, err := publish(c.spec.Port)
@@ -241,12 +287,36 @@ func (e *Engine) start(c *container) error {
 	return nil
 }
 
+func (e *Engine) pause(c *container) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case c == nil || e.containers[c.name] != c:
+		return errNoContainer
+	case c.run == nil:
+		return instance.Errorf(instance.EngineFailed, "container %s is not running", c.name)
+	case !c.run.paused:
+		c.run.paused = true
+		c.run.inside.port.freeze()
+		e.changedLocked(c)
+	}
+	return nil
+}
+
+func (e *Engine) thawLocked(c *container) {
+	if c.run != nil && c.run.paused {
+		c.run.paused = false
+		c.run.inside.port.thaw()
+		e.changedLocked(c)
+	}
+}
+
 func (e *Engine) runLocked(c *container, port *published) {
 	asked, term := context.WithCancel(context.Background())
 	alive, kill := context.WithCancel(context.Background())
 	e.lastPID++
 	pid := e.lastPID
-	r := &run{inside: &inside{port: port}, term: term, kill: kill, ended: make(chan struct{})}
+	r := &run{inside: &inside{port: port}, term: term, kill: kill, ended: make(chan struct{}), begun: c.output.size()}
 	if e.addresses {
 		r.inside.address = randomAddress()
 	}
@@ -270,6 +340,9 @@ func (e *Engine) stop(ctx context.Context, c *container) error {
 	if r == nil {
 		return nil
 	}
+	e.mu.Lock()
+	e.thawLocked(c)
+	e.mu.Unlock()
 	r.term()
 	patience := time.NewTimer(grace)
 	defer patience.Stop()

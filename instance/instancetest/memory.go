@@ -64,6 +64,13 @@ func (m *Memory) Stop(ctx context.Context, ref string) error {
 	})
 }
 
+// Pause implements instance.Runtime.
+func (m *Memory) Pause(ctx context.Context, ref string) error {
+	return m.call(ctx, "Pause", ref, func(context.Context) error {
+		return m.engine.pause(m.own(ref))
+	})
+}
+
 // Remove implements instance.Runtime.
 func (m *Memory) Remove(ctx context.Context, ref string) error {
 	return m.call(ctx, "Remove", ref, func(ctx context.Context) error {
@@ -72,6 +79,13 @@ func (m *Memory) Remove(ctx context.Context, ref string) error {
 			return errNoContainer
 		}
 		return m.engine.remove(ctx, c)
+	})
+}
+
+// Rename implements instance.Runtime.
+func (m *Memory) Rename(ctx context.Context, ref, prefix string) error {
+	return m.call(ctx, "Rename", ref, func(context.Context) error {
+		return m.engine.rename(m.own(ref), instance.ContainerName(prefix))
 	})
 }
 
@@ -112,6 +126,16 @@ func (m *Memory) ImageEnv(context.Context, string) (map[string]string, error) {
 	return maps.Clone(m.engine.imageEnv), nil
 }
 
+// ImageID implements instance.Imaging. Hooks do not see it.
+func (m *Memory) ImageID(_ context.Context, image string) (string, error) {
+	if !m.engine.hasImage(image) {
+		return "", instance.Errorf(instance.ImageMissing, "image %s is not there", image)
+	}
+	m.engine.mu.Lock()
+	defer m.engine.mu.Unlock()
+	return m.engine.imageIDLocked(image), nil
+}
+
 // Logs implements instance.Runtime.
 func (m *Memory) Logs(ctx context.Context, ref string, lines int) (last []string, err error) {
 	err = m.call(ctx, "Logs", ref, func(context.Context) error {
@@ -123,6 +147,28 @@ func (m *Memory) Logs(ctx context.Context, ref string, lines int) (last []string
 		return nil
 	})
 	return last, err
+}
+
+// Tail implements instance.Runtime.
+func (m *Memory) Tail(ctx context.Context, ref string, lines int, tell func(string)) error {
+	var c *container
+	var r *run
+	err := m.call(ctx, "Tail", ref, func(context.Context) error {
+		if c = m.own(ref); c == nil {
+			return errNoContainer
+		}
+		m.engine.mu.Lock()
+		defer m.engine.mu.Unlock()
+		r = c.run
+		return nil
+	})
+	if err != nil || r == nil {
+		return err
+	}
+	if err := c.output.tail(ctx, r.begun, lines, r.ended, tell); err != nil {
+		return classify(ctx, err, "Tail", ref)
+	}
+	return nil
 }
 
 // Listening implements instance.Listening.

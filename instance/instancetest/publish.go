@@ -21,6 +21,8 @@ type published struct {
 
 	mu  sync.Mutex     // guards the following
 	all []net.Listener // nil: closed
+
+	frozen chan struct{} // closed when the container goes on; nil: it is not paused
 }
 
 func publish(port int) (*published, error) {
@@ -65,12 +67,51 @@ func (p *published) forward(listener net.Listener) {
 			continue
 		}
 		select {
+		case <-p.goesOn():
+		case <-p.closed:
+		}
+		select {
 		case p.conns <- conn:
 		case <-p.closed:
 			_ = conn.Close()
 		}
 	}
 }
+
+// freeze keeps new connections waiting, as the backlog of a paused container
+// does. Those that are open go on: nobody here is able to stop them.
+func (p *published) freeze() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.frozen == nil {
+		p.frozen = make(chan struct{})
+	}
+}
+
+func (p *published) thaw() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.frozen != nil {
+		close(p.frozen)
+		p.frozen = nil
+	}
+}
+
+// goesOn is closed as soon as the container is not paused.
+func (p *published) goesOn() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.frozen == nil {
+		return alwaysClosed
+	}
+	return p.frozen
+}
+
+var alwaysClosed = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
 
 // Accept waits for the next connection that reaches the server inside.
 func (p *published) Accept() (net.Conn, error) {

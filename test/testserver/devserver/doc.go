@@ -33,7 +33,9 @@
 //	POST /echo          the body, streamed back while it comes
 //	GET  /sse           an event every 100 ms, numbered from 1
 //	GET  /ws            a WebSocket that echoes; it accepts the first subprotocol offered;
-//	                    /_next/hmr and /_next/webpack-hmr as well
+//	                    /_next/hmr and /_next/webpack-hmr as well; with ?deflate the
+//	                    first extension too, though it only echoes what was compressed
+//	GET  /chatter       a WebSocket that says ?text= each ?every=
 //	GET  /push/{name}   events, each when it is asked for
 //	POST /push/{name}   asks for one; the body is its text
 //	POST /count         how many bytes the body had

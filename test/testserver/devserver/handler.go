@@ -37,6 +37,7 @@ func (s *Server) handler(port string) http.Handler {
 	for _, path := range []string{"/ws", "/_next/hmr", "/_next/webpack-hmr"} {
 		mux.HandleFunc("GET "+path, webSocket)
 	}
+	mux.HandleFunc("GET /chatter", chatter)
 	mux.HandleFunc("GET /status/{code}", status)
 	mux.HandleFunc("GET /seen", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, s.seen.all()) })
 	mux.HandleFunc("GET /redirect", redirect)

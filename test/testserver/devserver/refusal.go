@@ -93,7 +93,7 @@ func refuseAsWebpack(w http.ResponseWriter, r *http.Request) bool {
 	}
 	defer func() { _ = conn.Close() }()
 	const text, closing = 0x81, 0x88
-	writeHandshake(buffered, r.Header.Get("Sec-WebSocket-Key"), "")
+	writeHandshake(buffered, r)
 	frame{text, []byte(`{"type":"error","data":"Invalid Host/Origin header"}`)}.writeTo(buffered.Writer)
 	frame{closing, nil}.writeTo(buffered.Writer)
 	_ = buffered.Flush()

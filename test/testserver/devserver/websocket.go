@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 )
 
 // The parts of RFC 6455 that an echo needs.
@@ -23,21 +24,11 @@ const (
 )
 
 func webSocket(w http.ResponseWriter, r *http.Request) {
-	key := r.Header.Get("Sec-WebSocket-Key")
-	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") || key == "" {
-		http.Error(w, "this path speaks WebSocket only", http.StatusUpgradeRequired)
+	buffered, done := upgrade(w, r)
+	if buffered == nil {
 		return
 	}
-	conn, buffered, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	defer func() { _ = conn.Close() }()
-	// The server has forgotten a hijacked connection; ctx ends with the server.
-	defer context.AfterFunc(r.Context(), func() { _ = conn.Close() })()
-
-	writeHandshake(buffered, key, r.Header.Get("Sec-WebSocket-Protocol"))
+	defer done()
 	for buffered.Flush() == nil {
 		frame, err := readFrame(buffered.Reader)
 		if err != nil {
@@ -51,12 +42,63 @@ func webSocket(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func writeHandshake(w io.Writer, key, offered string) {
-	sum := sha1.Sum([]byte(key + handshakeGUID))
+// chatter is a WebSocket that says a text again and again and does not listen.
+func chatter(w http.ResponseWriter, r *http.Request) {
+	pause, err := time.ParseDuration(r.FormValue("every"))
+	if err != nil || pause <= 0 {
+		http.Error(w, "every must be a duration", http.StatusBadRequest)
+		return
+	}
+	buffered, done := upgrade(w, r)
+	if buffered == nil {
+		return
+	}
+	defer done()
+	tick := time.NewTicker(pause)
+	defer tick.Stop()
+	for buffered.Flush() == nil {
+		select {
+		case <-tick.C:
+		case <-r.Context().Done():
+			return
+		}
+		frame{head: 0x81, payload: []byte(r.FormValue("text"))}.writeTo(buffered.Writer)
+	}
+}
+
+// upgrade makes a WebSocket of r, with the answer not yet flushed. The caller
+// calls done. It returns nil if r is none, which it then has been told.
+func upgrade(w http.ResponseWriter, r *http.Request) (conn *bufio.ReadWriter, done func()) {
+	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") || r.Header.Get("Sec-WebSocket-Key") == "" {
+		http.Error(w, "this path speaks WebSocket only", http.StatusUpgradeRequired)
+		return nil, nil
+	}
+	raw, conn, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return nil, nil
+	}
+	// The server has forgotten a hijacked connection; ctx ends with the server.
+	forget := context.AfterFunc(r.Context(), func() { _ = raw.Close() })
+	writeHandshake(conn, r)
+	return conn, func() {
+		forget()
+		_ = raw.Close()
+	}
+}
+
+func writeHandshake(w io.Writer, r *http.Request) {
+	sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + handshakeGUID))
 	_, _ = fmt.Fprintf(w, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
 		"Sec-WebSocket-Accept: %s\r\n", base64.StdEncoding.EncodeToString(sum[:]))
-	if protocol, _, _ := strings.Cut(offered, ","); protocol != "" {
-		_, _ = fmt.Fprintf(w, "Sec-WebSocket-Protocol: %s\r\n", strings.TrimSpace(protocol))
+	accepted := []string{"Sec-WebSocket-Protocol"}
+	if r.URL.Query().Has("deflate") {
+		accepted = append(accepted, "Sec-WebSocket-Extensions")
+	}
+	for _, name := range accepted {
+		if first, _, _ := strings.Cut(r.Header.Get(name), ","); first != "" {
+			_, _ = fmt.Fprintf(w, "%s: %s\r\n", name, strings.TrimSpace(first))
+		}
 	}
 	_, _ = io.WriteString(w, "\r\n")
 }

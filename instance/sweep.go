@@ -1,0 +1,256 @@
+package instance
+
+import (
+	"context"
+	"math"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	// sweepPause bounds how late a deadline is seen that the clock jumped over:
+	// a timer counts the seconds that pass, not those that the clock skips.
+	sweepPause = time.Minute
+	// settleIn is how long after our own start nobody counts as idle, unless
+	// their own timeout is shorter: visitors could not reach them before.
+	settleIn = time.Minute
+	// sweepFloor is the least between two sweeps of their own accord: among many
+	// instances there always is a next deadline, and a second does not matter.
+	sweepFloor = time.Second
+	// suspicious is how late a deadline of the clock on the wall is doubted: the
+	// clock may be what is wrong. It then has to be that late for a minute.
+	suspicious = 24 * time.Hour
+	// stampPause is how old the times of last use on disk may be.
+	stampPause = time.Minute
+)
+
+// parallelEnds bounds how many instances are ended at once: it leaves half of
+// the engine to what people ask for, however many deadlines fall due together.
+const parallelEnds = maxInFlight / 2
+
+// sweepLoop ends instances whose time is over. It sleeps until the first
+// deadline; one that comes closer meanwhile wakes it.
+func (m *Manager) sweepLoop() {
+	for m.ctx.Err() == nil {
+		pause := retryPause
+		m.nextEnd.Store(math.MaxInt64)  // what changes meanwhile is news
+		if m.sync.await(m.ctx) == nil { // else the engine has not answered yet
+			pause = m.sweep(time.Now())
+		}
+		m.nextEnd.Store(time.Now().Add(pause).UnixNano())
+		select {
+		case <-m.ctx.Done():
+		case <-m.sooner:
+		case <-time.After(pause):
+		}
+	}
+}
+
+// overdue is an instance whose time is over, and since when.
+type overdue struct {
+	entry *entry
+	since time.Time
+}
+
+// sweep begins to end what is due, the longest overdue first, and returns how
+// long the next one has time. It waits while as many are being ended as may be:
+// the others run on meanwhile.
+func (m *Manager) sweep(now time.Time) time.Duration {
+	pause := sweepPause
+	var due []overdue
+	for _, e := range m.entries() {
+		at, over := m.lookAt(e, now)
+		switch {
+		case over:
+			due = append(due, overdue{e, at})
+		case !at.IsZero():
+			pause = min(pause, at.Sub(now))
+		}
+	}
+	slices.SortFunc(due, func(a, b overdue) int { return a.since.Compare(b.since) })
+	for _, each := range due {
+		m.end(each.entry)
+	}
+	return max(pause, sweepFloor)
+}
+
+// lookAt returns the first deadline of e, and whether it is over and believed.
+func (m *Manager) lookAt(e *entry, now time.Time) (at time.Time, over bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	at = m.deadlinesLocked(e, m.lifetime(e.rec), now).first()
+	if at.IsZero() || at.After(now) {
+		e.doubted = time.Time{}
+		return at, false
+	}
+	if e.doubtsLocked(now.Sub(at), now) {
+		return now.Add(sweepPause), false
+	}
+	return at, true
+}
+
+// doubtsLocked reports whether a deadline that is so late is not believed yet:
+// it has to have been late for a whole sweepPause.
+func (e *entry) doubtsLocked(late time.Duration, now time.Time) bool {
+	switch {
+	case late <= suspicious:
+		e.doubted = time.Time{}
+		return false
+	case e.doubted.IsZero():
+		e.doubted = now
+	}
+	return now.Sub(e.doubted) < sweepPause
+}
+
+// deadlines are those of e as it is now.
+func (m *Manager) deadlines(e *entry) deadlines {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return m.deadlinesLocked(e, m.lifetime(e.rec), time.Now())
+}
+
+func (m *Manager) deadlinesLocked(e *entry, l Lifetime, now time.Time) deadlines {
+	c := clock{opened: m.openedAt, now: now}
+	return deadlinesOf(e.rec, l, e.usageLocked(l, c), c)
+}
+
+// lifetime is what holds for r: its own, else its template's.
+func (m *Manager) lifetime(r *Record) Lifetime {
+	return r.Lifetime.or(m.settings.Load().Templates[r.Template].Lifetime)
+}
+
+// usageLocked is when e was used; now, while it serves a request, however long
+// that takes.
+func (e *entry) usageLocked(l Lifetime, c clock) usage {
+	if e.leases > 0 {
+		return usage{last: c.now, since: c.now}
+	}
+	used := usage{last: e.lastActive}
+	if at := e.rec.LastActiveAt; at != nil {
+		used.last = later(used.last, c.believe(*at))
+	}
+	used.since = later(used.last, e.routedAt)
+	if at := e.rec.StartedAt; at != nil {
+		used.since = later(used.since, c.believe(*at))
+	}
+	if idle := l.IdleTimeout; idle != nil {
+		timeout := time.Duration(*idle)
+		used.since = later(used.since, c.opened.Add(min(settleIn, timeout)-timeout))
+	}
+	return used
+}
+
+// mind has the sweep wake up for a deadline that is before the others.
+func (m *Manager) mind(at time.Time) {
+	if !at.IsZero() && at.UnixNano() < m.nextEnd.Load() {
+		m.sweepSoon()
+	}
+}
+
+func (m *Manager) sweepSoon() {
+	select {
+	case m.sooner <- struct{}{}:
+	default:
+	}
+}
+
+// end begins to end e, once there is room for it, if its time still is over.
+func (m *Manager) end(e *entry) {
+	select {
+	case m.ends <- struct{}{}:
+	case <-m.ctx.Done():
+		return
+	}
+	op, do, why := m.claimOverdue(e)
+	if op == nil {
+		<-m.ends
+		return
+	}
+	m.log().Info("ending an instance", zap.String("prefix", e.record().Prefix), zap.String("op", op.name), zap.String("why", why))
+	m.run(e, op, func(ctx context.Context) error {
+		defer func() { <-m.ends }()
+		return do(ctx, e, op)
+	})
+}
+
+// claimOverdue gives an operation the slot of e, with what it has to do and
+// why; nil if it is used after all, or another one is at work. Of an idle
+// instance it takes the route in the same step, so that no request is cut.
+func (m *Manager) claimOverdue(e *entry) (op *operation, do work, why string) {
+	var route *Endpoint
+	defer func() { // without the lock
+		if route != nil {
+			route.end()
+		}
+	}()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	l, now := m.lifetime(e.rec), time.Now()
+	how, why := m.deadlinesLocked(e, l, now).due(now, l.onIdle())
+	if e.gone || e.op != nil || how == "" {
+		return nil, nil, ""
+	}
+	name := "idle"
+	switch {
+	case how == IdleDelete:
+		name, do = "delete", m.delete
+	case how == IdlePause && !e.unpausable:
+		do = m.pauseIdle
+	default:
+		do = m.stopIdle
+	}
+	op = newOperation(m.ctx, name, WaitReady)
+	op.brief.Store(how != IdleDelete) // who comes meanwhile need not know
+	e.op = op
+	if why == whyIdle {
+		route, e.endpoint = e.endpoint, nil
+	}
+	return op, do, why
+}
+
+// keepAll writes when entries were last used, in one write, where the time on disk
+// is older than that by more than stale. Calls that want one of these instances
+// meanwhile wait.
+func (m *Manager) keepAll(entries map[string]*entry, stale time.Duration) error {
+	var records []*Record
+	var held []func(err error)
+	for _, e := range entries {
+		op := newOperation(m.ctx, "keep", WaitReady)
+		op.brief.Store(true)
+		rec, old := e.claimStale(op, stale)
+		if !old {
+			continue
+		}
+		records = append(records, rec)
+		held = append(held, func(err error) {
+			if err == nil {
+				e.show(rec)
+			}
+			m.finish(e, op, err)
+		})
+	}
+	if records == nil {
+		return nil
+	}
+	err := m.store.putAll(records)
+	for _, release := range held {
+		release(err)
+	}
+	return err
+}
+
+// claimStale gives op the slot of e, with the record to write, if the time of
+// its last use on disk is too old.
+func (e *entry) claimStale(op *operation, stale time.Duration) (*Record, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	rec := *e.rec
+	was := rec.LastActiveAt
+	if e.op != nil || e.gone || !e.stampLocked(&rec) || was != nil && rec.LastActiveAt.Sub(*was) < stale {
+		return nil, false
+	}
+	e.op = op
+	return &rec, true
+}

@@ -1,0 +1,262 @@
+package instance_test
+
+import (
+	"context"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aie-sandbox/caddy-sandbox/instance"
+)
+
+// endAll has every instance without a timeout of its own end by d of idleness.
+func (b *bench) endAll(d instance.Duration) {
+	settings := b.settings()
+	for name, template := range settings.Templates {
+		template.IdleTimeout = &d
+		settings.Templates[name] = template
+	}
+	b.manager.Use(settings)
+}
+
+// However many deadlines fall due together, the engine has room for people, and
+// those that wait for their end are served meanwhile.
+func TestDeadlinesThatFallDueTogetherAreEndedAFewAtATime(t *testing.T) {
+	const idle = 30
+	b := newBench(t, idle+1)
+	for n := range idle {
+		b.create(fmt.Sprintf("idle%04d", n))
+	}
+	var mu sync.Mutex
+	stopping, most := map[string]bool{}, 0
+	goOn := make(chan struct{})
+	b.engine.Fault(func(ctx context.Context, call, name string) error {
+		if call != "Stop" || !strings.HasPrefix(name, "sandbox-idle") {
+			return nil
+		}
+		mu.Lock()
+		stopping[name] = true
+		most = max(most, len(stopping))
+		mu.Unlock()
+		select {
+		case <-goOn:
+		case <-ctx.Done():
+		}
+		mu.Lock()
+		delete(stopping, name)
+		mu.Unlock()
+		return nil
+	})
+	b.endAll(short)
+	const parallel = 4
+	b.eventually("as many as may be are being ended", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(stopping) == parallel
+	})
+	b.create("wanted00")
+	if _, err := b.manager.Stop(t.Context(), "wanted00"); err != nil {
+		t.Fatal(err)
+	}
+	served := 0
+	for n := range idle {
+		in, err := b.manager.Get(fmt.Sprintf("idle%04d", n))
+		if err == nil && in.Status == instance.Running {
+			b.answers(in)
+			served++
+		}
+	}
+	if served != idle-parallel {
+		t.Errorf("%d of %d are served while %d are being ended", served, idle, parallel)
+	}
+	close(goOn)
+	for n := range idle {
+		b.awaitStatus(fmt.Sprintf("idle%04d", n), instance.Stopped, instance.ReasonIdle)
+	}
+	if most != parallel {
+		t.Errorf("%d were ended at once", most)
+	}
+}
+
+// An engine that is down ends nothing, so what is idle is served on.
+func TestAnIdleInstanceIsServedWhileTheEngineIsDown(t *testing.T) {
+	b := newBench(t, 1)
+	in := b.create("abcdefgh")
+	tried := make(chan struct{}, 100)
+	b.engine.Fault(func(_ context.Context, call, _ string) error {
+		if call == "Stop" {
+			tried <- struct{}{}
+		}
+		return &instance.Error{Kind: instance.EngineDown, Message: "down"}
+	})
+	b.update("abcdefgh", idleAfter(short))
+	<-tried
+	b.awaitStatus("abcdefgh", instance.Running, "")
+	b.answers(in)
+	b.engine.Fault(nil)
+	b.awaitStatus("abcdefgh", instance.Stopped, instance.ReasonIdle)
+}
+
+func TestWhatCannotBePausedIsStoppedWhenItIsIdle(t *testing.T) {
+	b := newBench(t, 1)
+	b.create("abcdefgh")
+	b.engine.Fault(func(_ context.Context, call, _ string) error {
+		if call == "Pause" {
+			return instance.Errorf(instance.EngineFailed, "cgroups cannot freeze here")
+		}
+		return nil
+	})
+	b.update("abcdefgh", func(l *instance.Lifetime) { l.IdleTimeout, l.OnIdle = new(short), new(instance.IdlePause) })
+	b.awaitStatus("abcdefgh", instance.Stopped, instance.ReasonIdle)
+	if n := b.engine.Calls("Pause"); n != 1 {
+		t.Errorf("the engine was asked %d times for what it cannot do", n)
+	}
+	_, err := b.manager.Pause(t.Context(), "abcdefgh")
+	b.fails(err, instance.Busy)
+}
+
+func TestASlowStartIsNotIdleness(t *testing.T) {
+	b := newBench(t, 1)
+	req := request("abcdefgh", "TEST_MODE", "slow", "TEST_DELAY", "1500ms")
+	req.IdleTimeout = new(short) // less than its dev server takes to answer
+	made, err := b.manager.Create(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := time.Until(*made.IdleAt); left <= 0 {
+		t.Errorf("it was idle %s before anybody could use it", -left)
+	}
+	b.awaitStatus("abcdefgh", instance.Stopped, instance.ReasonIdle)
+}
+
+func TestACreateChecksTheLifetime(t *testing.T) {
+	b := newBench(t, 1)
+	req := request("abcdefgh")
+	req.TTL = new(instance.Duration(-1))
+	_, err := b.manager.Create(t.Context(), req)
+	b.fails(err, instance.BadRequest)
+}
+
+func TestALifetimeThatIsOverIsRefused(t *testing.T) {
+	b := newBench(t, 1)
+	b.create("abcdefgh")
+	b.editState(`"created_at":"[^"]*"`, `"created_at":"`+time.Now().Add(-3*time.Hour).UTC().Format(time.RFC3339)+`"`)
+	ttl := func(d instance.Duration) func(*instance.Lifetime) {
+		return func(l *instance.Lifetime) { l.TTL = &d }
+	}
+	_, err := b.manager.Update(t.Context(), "abcdefgh", ttl(instance.Duration(time.Hour)))
+	if e := b.failure(err, instance.BadRequest); e.Details["field"] != "ttl" || !strings.Contains(e.Message, "3h0m") {
+		t.Errorf("got %v, %v", e, e.Details)
+	}
+	if in := b.update("abcdefgh", ttl(instance.Duration(4*time.Hour))); time.Until(*in.ExpiresAt) > time.Hour+time.Minute {
+		t.Errorf("expires at %v", in.ExpiresAt)
+	}
+}
+
+// editState has a Manager open a state file that was edited.
+func (b *bench) editState(old, replacement string) {
+	b.Helper()
+	if err := b.manager.Close(); err != nil {
+		b.Fatal(err)
+	}
+	path := filepath.Join(b.dir, ".instances.json")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	body, _, _ := strings.Cut(string(data), `,"crc32c":`)
+	edited := regexp.MustCompile(old).ReplaceAllString(body, replacement)
+	if edited == body {
+		b.Fatalf("%s is not in %s", old, data)
+	}
+	edited += fmt.Sprintf(`,"crc32c":"%08x"}`+"\n", crc32.Checksum([]byte(edited), crc32.MakeTable(crc32.Castagnoli)))
+	if err := os.WriteFile(path, []byte(edited), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	b.open()
+}
+
+// The clock may be what is wrong, and what is deleted is gone.
+func TestWhatIsOverdueByDaysIsDoubtedFirst(t *testing.T) {
+	b := newBench(t, 2)
+	b.create("abcdefgh")
+	b.update("abcdefgh", func(l *instance.Lifetime) { l.TTL = new(instance.Duration(time.Hour)) })
+	b.editState(`"created_at":"[^"]*"`, `"created_at":"2001-01-01T00:00:00Z"`)
+	b.create("sweeper0")
+	b.update("sweeper0", idleAfter(short)) // its end shows that all were looked at
+	b.awaitStatus("sweeper0", instance.Stopped, instance.ReasonIdle)
+	if in, err := b.manager.Get("abcdefgh"); err != nil || in.Status != instance.Running {
+		t.Errorf("it is %s (%v), on the word of a clock that was never asked again", in.Status, err)
+	}
+}
+
+func TestATouchIsDurable(t *testing.T) {
+	b := newBench(t, 1)
+	b.create("abcdefgh")
+	touched, err := b.manager.Touch("abcdefgh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, _ := os.ReadFile(filepath.Join(b.dir, ".instances.json"))
+	if want := touched.LastActiveAt.Format(time.RFC3339Nano); !strings.Contains(string(data), `"last_active_at":"`+want) {
+		t.Errorf("touched at %s, and the file has %s", want, data)
+	}
+}
+
+// What is asleep stays so, and is kept for another while.
+func TestATouchOfWhatIsStoppedPostponesItsDeletion(t *testing.T) {
+	b := newBench(t, 1)
+	b.create("abcdefgh")
+	b.update("abcdefgh", func(l *instance.Lifetime) { l.DeleteAfterStopped = new(instance.Duration(time.Hour)) })
+	stopped, err := b.manager.Stop(t.Context(), "abcdefgh")
+	if err != nil || !stopped.DeleteAt.Equal(stopped.StoppedAt.Add(time.Hour)) {
+		t.Fatalf("stopped %+v, %v", stopped, err)
+	}
+	touched, err := b.manager.Touch("abcdefgh")
+	if err != nil || touched.Status != instance.Stopped || !touched.DeleteAt.Equal(touched.LastActiveAt.Add(time.Hour)) {
+		t.Errorf("touched %+v, %v", touched, err)
+	}
+}
+
+func TestNobodyKeepsWhatIsBeingDeleted(t *testing.T) {
+	b := newBench(t, 1)
+	b.create("abcdefgh")
+	deleting, goOn := make(chan struct{}), make(chan struct{})
+	b.engine.Fault(func(_ context.Context, call, _ string) error {
+		if call == "Stop" {
+			close(deleting)
+			<-goOn
+		}
+		return nil
+	})
+	done := make(chan error)
+	go func() { _, err := b.manager.Delete(t.Context(), "abcdefgh"); done <- err }()
+	<-deleting
+	_, err := b.manager.Touch("abcdefgh")
+	b.fails(err, instance.Busy)
+	_, err = b.manager.Update(t.Context(), "abcdefgh", idleAfter(short))
+	b.fails(err, instance.Busy)
+	close(goOn)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	_, err = b.manager.Touch("abcdefgh")
+	b.fails(err, instance.NotFound)
+}
+
+// Who makes sure that an instance runs needs it.
+func TestAStartOfWhatRunsPostponesTheEnd(t *testing.T) {
+	b := newBench(t, 1)
+	b.create("abcdefgh")
+	before := b.update("abcdefgh", idleAfter(instance.Duration(time.Hour)))
+	after, err := b.manager.Start(t.Context(), "abcdefgh", "")
+	if err != nil || !after.IdleAt.After(*before.IdleAt) {
+		t.Errorf("idle at %v, then at %v (%v)", before.IdleAt, after.IdleAt, err)
+	}
+}

@@ -1,0 +1,97 @@
+package test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+)
+
+var (
+	asPerson = header{"Sec-Fetch-Mode", "navigate"}
+	wantHTML = header{"Accept", "text/html"}
+)
+
+func TestAnIdleViteSleepsUntilAPersonComes(t *testing.T) {
+	if err := makeViteImage(); err != nil {
+		t.Fatal(err)
+	}
+	c := startCaddy(t, options{Templates: strings.Replace(viteTemplate, "port 5174", "port 5174\n\t\t\tidle_timeout 2s", 1)})
+	made := c.api.create(t, createRequest{})
+	asleep := c.api.awaitStatus(t, 60*time.Second, made.Prefix, "stopped", "idle")
+
+	if _, err := c.visitor.try(http.MethodGet, made.URL, "", header{"Accept", "text/x-vite-ping"}); err == nil {
+		t.Error("the ping of a page of Vite's was answered")
+	}
+	if r, err := c.visitor.try(http.MethodHead, made.URL, "", wantHTML); err != nil || r.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("HEAD: %v %v", r.Response, err)
+	}
+	if state := inspect(t, made.ContainerID).State; state.Running {
+		t.Errorf("the container runs: %+v", state)
+	}
+	if now := c.api.get(t, made.Prefix); now.Status != "stopped" || !now.StoppedAt.Equal(*asleep.StoppedAt) {
+		t.Errorf("it was woken: %+v", now)
+	}
+
+	const path = "/some/page?with=a%20query"
+	eventually(t, 60*time.Second, func() error {
+		r, err := c.visitor.try(http.MethodGet, made.URL+path, "", asPerson, wantHTML)
+		if err == nil && (r.StatusCode != http.StatusOK || !strings.Contains(r.body, "/src/main.jsx")) {
+			err = fmt.Errorf("a navigation: %d %s", r.StatusCode, r.body)
+		}
+		return err
+	})
+	c.api.awaitStatus(t, 60*time.Second, made.Prefix, "stopped", "idle")
+
+	c.api.call(t, http.MethodPatch, "/api/instances/"+made.Prefix, `{"idle_timeout":"10m"}`).expect(t, http.StatusOK, 0)
+	b := openBrowser(t, c)
+	b.open(t, made.URL+path, "html")
+	eventually(t, 60*time.Second, func() error { // the page goes to the app by itself
+		found, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool]("document.querySelector('#counter') !== null"))
+		if err == nil && !found {
+			err = errors.New("the app is not on the page")
+		}
+		return err
+	})
+	b.countTo(t, 2)
+	b.awaitText(t, 10*time.Second, "#instance", made.Prefix)
+	at, err := chromedp.Run(b.ctx, chromedp.Evaluate[string]("location.pathname + location.search"))
+	if err != nil || at != path {
+		t.Errorf("the browser is at %q, want %q (%v)", at, path, err)
+	}
+}
+
+// Caddy waits for requests in progress when it ends: those that are held must
+// not keep it.
+func TestHeldCallsEndWithTheProcess(t *testing.T) {
+	c := startCaddy(t, options{Grace: "25s"})
+	c.api.call(t, http.MethodPost, "/api/instances?wait=started", createRequest{
+		Prefix: "waitedfor", Env: map[string]string{"TEST_MODE": "slow", "TEST_DELAY": "50s"}}).expect(t, http.StatusCreated, 0)
+	answers := make(chan reply, 1)
+	go func() {
+		r, err := c.visitor.try(http.MethodGet, c.urlOf("waitedfor"), "")
+		if err != nil {
+			t.Error(err)
+		}
+		answers <- r
+	}()
+	select {
+	case r := <-answers:
+		t.Fatalf("the call was not held: %d %s", r.StatusCode, r.body)
+	case <-time.After(2 * time.Second): // it has come by then
+	}
+	begun := time.Now()
+	if err := c.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(begun); took > 15*time.Second {
+		t.Errorf("the end took %s", took)
+	}
+	if r := <-answers; r.Response == nil || r.StatusCode != http.StatusServiceUnavailable || r.Header.Get("Retry-After") == "" {
+		t.Errorf("the call was answered %+v %s", r.Response, r.body)
+	}
+}
