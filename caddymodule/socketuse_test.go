@@ -71,7 +71,7 @@ func (s *server) awaitSleep(t *testing.T, prefix string, status instance.Status)
 
 // staysAwake looks at the instance for longer than it may be idle.
 func (s *server) staysAwake(prefix string) error {
-	for begun := time.Now(); time.Since(begun) < longTime; time.Sleep(20 * time.Millisecond) {
+	for begun := time.Now(); time.Since(begun) < longTime; time.Sleep(20 * time.Millisecond) { // it is to stay so all the time
 		in, err := s.now(prefix)
 		if err != nil {
 			return err
@@ -178,7 +178,7 @@ func TestAWatchTellsNowAndThen(t *testing.T) {
 		if want := int(seconds * time.Second / touchPause); told < want-1 || told > want+1 {
 			t.Errorf("%d messages each way in %d s were told %d times, want %d", seconds*1000, seconds, told, want)
 		}
-		time.Sleep(2 * touchPause)
+		time.Sleep(2 * touchPause) // of the test's clock, as all here
 		told = 0
 		for range 1000 {
 			w.passClient(ping)

@@ -52,7 +52,7 @@ func TestAWakeBudgetIsSpentAndComesBack(t *testing.T) {
 		if err := b.take(other, 6); err != nil {
 			t.Errorf("another client: %v", err)
 		}
-		time.Sleep(refused.RetryAfter)
+		time.Sleep(refused.RetryAfter) // of the bubble's clock, as all here
 		if err := b.take(one, 6); err != nil {
 			t.Errorf("after the time that it was told: %v", err)
 		}
@@ -81,7 +81,7 @@ func TestClientsAreForgottenOnlyWithAWholeBudget(t *testing.T) {
 				taken++
 			}
 			_ = b.take(netip.AddrFrom4([4]byte{10, 0, byte(second >> 8), byte(second)}), 2)
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) // of the bubble's clock
 		}
 		if most := 2 + 2*10; taken > most {
 			t.Errorf("%d starts in 10 minutes, want at most %d", taken, most)

@@ -175,7 +175,7 @@ func TestASlowUploadIsNotCutByIdleness(t *testing.T) {
 	go func() {
 		for range 5 {
 			_, _ = io.WriteString(drip, "drop")
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) // a client that is slow
 		}
 		drip.Close()
 	}()

@@ -47,7 +47,7 @@ func (c *caddyServer) idleAfter(t testing.TB, prefix string, timeout time.Durati
 // staysAwake looks at an instance for longer than it may be idle.
 func (c *caddyServer) staysAwake(t testing.TB, prefix string) error {
 	t.Helper()
-	for begun := time.Now(); time.Since(begun) < 3*soon; time.Sleep(100 * time.Millisecond) {
+	for begun := time.Now(); time.Since(begun) < 3*soon; time.Sleep(100 * time.Millisecond) { // it is to stay so all the time
 		if now := c.api.get(t, prefix); now.Status != "running" {
 			return fmt.Errorf("it is %s (%s) after %s", now.Status, now.Reason, time.Since(begun))
 		}

@@ -15,15 +15,15 @@ const (
 	lastTestPort  = 32767
 )
 
-// handedOut holds the ports given to tests of this process, so that no two get
-// the same one while neither listens yet.
+// handedOut holds the ports given to tests of this process that still run, so
+// that no two get the same one while neither listens yet.
 var handedOut = struct {
 	sync.Mutex
 	ports map[int]bool
 }{ports: map[int]bool{}}
 
 // FreePort returns a port of 127.0.0.1 that nobody listens on and that no
-// other test of this process was given.
+// other running test of this process was given.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	return FreePorts(t, 1)
@@ -42,10 +42,19 @@ func FreePorts(t testing.TB, n int) (first int) {
 		for port := first; port < first+n; port++ {
 			handedOut.ports[port] = true
 		}
+		t.Cleanup(func() { takeBack(first, n) })
 		return first
 	}
 	t.Fatalf("no %d consecutive free ports found from %d to %d", n, firstTestPort, lastTestPort)
 	return 0
+}
+
+func takeBack(first, n int) {
+	handedOut.Lock()
+	defer handedOut.Unlock()
+	for port := first; port < first+n; port++ {
+		delete(handedOut.ports, port)
+	}
 }
 
 func allFreeLocked(first, n int) bool {
