@@ -203,7 +203,7 @@ const mostBytes = 60_000
 func TestScreenshotsOfThePages(t *testing.T) {
 	dir := os.Getenv(screenshotsVar)
 	if dir == "" {
-		t.Skip(screenshotsVar + " is not set")
+		t.Skip(screenshotsVar + " is not set: the pictures are for the manual, and change with fonts") // not for each run
 	}
 	c := startSlow(t)
 	b := openBrowser(t, c)
@@ -219,7 +219,12 @@ func TestScreenshotsOfThePages(t *testing.T) {
 	b.shoot(t, dir, "page-asleep", asleep.URL, desktop)
 
 	halted := c.begin(t, "plain", nil)
-	c.api.awaitStatus(t, 20*time.Second, halted.Prefix, "running", "")
+	eventually(t, 20*time.Second, func() error { // its create holds it until it is ready
+		if now := c.api.get(t, halted.Prefix); !now.Ready {
+			return fmt.Errorf("it is %s and not ready", now.Status)
+		}
+		return nil
+	})
 	c.api.act(t, halted.Prefix, "stop")
 	b.shoot(t, dir, "page-stopped", halted.URL, desktop)
 	c.api.act(t, halted.Prefix, "start")
