@@ -85,20 +85,20 @@ func (h *Handler) startAgain(w http.ResponseWriter, r *http.Request, prefix stri
 }
 
 // start begins to start in. What the page of in tells by itself is no error: that
-// somebody else is at it, or that it has failed too often to be started now.
+// it has failed too often to be started now.
 func (h *Handler) start(r *http.Request, in instance.Instance) error {
 	if err := h.mayStart(r, in); err != nil {
 		return err
 	}
-	_, err := h.app.manager().Start(instance.WithRequestID(r.Context(), requestID(r)), in.Prefix, instance.WaitNone)
-	p, _, gone := h.app.manager().Progress(in.Prefix)
-	if gone == nil && (p.StartIn > 0 || instance.KindOf(err) == instance.Busy) {
+	permit := func() error { return h.app.engine.wakes.take(clientOf(r), h.app.wakeBudget) }
+	err := h.app.manager().Retry(instance.WithRequestID(r.Context(), requestID(r)), in.Prefix, permit)
+	if p, _, gone := h.app.manager().Progress(in.Prefix); gone == nil && p.StartIn > 0 {
 		return nil
 	}
 	return err
 }
 
-// mayStart refuses those who may not start in, or not so often.
+// mayStart refuses those who may not start in.
 func (h *Handler) mayStart(r *http.Request, in instance.Instance) error {
 	switch {
 	case in.Status != instance.Failed && in.Reason == instance.ReasonUser:
@@ -106,11 +106,11 @@ func (h *Handler) mayStart(r *http.Request, in instance.Instance) error {
 	case !h.app.edgeOf(in.Template).mayStart(r):
 		return instance.Errorf(mayNotStart, "only its owner can start this sandbox")
 	}
-	return h.app.engine.wakes.take(clientOf(r), h.app.wakeBudget)
+	return nil
 }
 
 // checkForm refuses what is not sent by a form on a page of the instance
-// itself. Scripts of a tab that was left open are not to keep it starting.
+// itself, such as what a script of any page fetches.
 func (h *Handler) checkForm(r *http.Request, prefix string) error {
 	site, mode := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Sec-Fetch-Mode")
 	foreign := h.app.origins.Load().Foreign(r, schemeOf(r), prefix)

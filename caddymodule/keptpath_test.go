@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -207,7 +208,14 @@ func TestTheButtonBearsTheBackOffOfACrashLoop(t *testing.T) {
 		if n == 6 {
 			t.Fatal("the button is always there")
 		}
+		before := s.engine.Calls("Start")
 		s.press(t, hostOf("fellover"), "/")
+		eventually(t, func() error { // it may wait for a moment
+			if s.engine.Calls("Start") == before {
+				return errors.New("it was not started")
+			}
+			return nil
+		})
 		s.awaitStatus(t, "fellover", instance.Failed)
 	}
 	before := s.engine.Calls("Start")

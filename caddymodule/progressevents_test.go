@@ -292,7 +292,7 @@ func TestPagesOfOtherSitesDoNotFollow(t *testing.T) {
 
 func TestSilenceIsBroken(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it takes as long as the silence, 15 s")
+		t.Skip("it takes as long as the silence, 15 s") // too long for -short
 	}
 	s := startServer(t, config{templates: webTemplate("ready 1m")})
 	s.begin(t, "longsilent", `"TEST_MODE":"silent"`)

@@ -182,7 +182,7 @@ func TestAWatchTellsNowAndThen(t *testing.T) {
 		told = 0
 		for range 1000 {
 			w.passClient(ping)
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) // of the test's clock
 		}
 		if told != 0 {
 			t.Error("pings are told of")

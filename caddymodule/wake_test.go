@@ -786,7 +786,7 @@ func TestVisitsRaceWithAllThatEndsAnInstance(t *testing.T) {
 			_, _ = manager.Pause(ctx, "restless")
 			_, _ = manager.Start(ctx, "restless", "")
 			s.engine.StopByHand(instance.ContainerName("restless"))
-			for before := served.Load(); served.Load() == before && ctx.Err() == nil; time.Sleep(time.Millisecond) {
+			for before := served.Load(); served.Load() == before && ctx.Err() == nil; time.Sleep(time.Millisecond) { // until a visitor was served
 				if in, _ := manager.Get("restless"); in.Status == instance.Stopped { // past what visitors may start
 					_, _ = manager.Start(ctx, "restless", "")
 				}

@@ -104,7 +104,7 @@ func (r *Record) endedWithEngine() bool { return r.Status == Stopped && r.Reason
 // something about it meanwhile.
 func (m *Manager) startEnded(ctx context.Context, e *entry) (ran bool, err error) {
 	op := newOperation(ctx, "start", WaitReady)
-	if holder, _ := e.tryClaim(op); holder != op {
+	if holder, _ := m.claim(ctx, e, op); holder != op { // it is in other hands, or gone
 		return false, nil
 	}
 	if !e.record().endedWithEngine() {

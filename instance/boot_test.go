@@ -183,6 +183,40 @@ func TestStartOnBootBringsBackWhatRan(t *testing.T) {
 	}
 }
 
+// Who changes an instance in the moment that it is to be started does not keep it
+// from being so.
+func TestStartOnBootWaitsForAChange(t *testing.T) {
+	const parallel = 4
+	b := newBench(t, parallel+1)
+	b.startOnBoot()
+	b.create("changing")
+	for n := range parallel {
+		b.create(fmt.Sprintf("others%02d", n))
+		if _, err := b.manager.Touch(fmt.Sprintf("others%02d", n)); err != nil { // so they are started first
+			t.Fatal(err)
+		}
+	}
+	b.engine.DropEvents(true)
+	for _, c := range b.engine.Containers() {
+		b.engine.StopByHand(c.ID)
+	}
+	_, goOn := b.block("Start")
+	b.engine.DropEvents(false)
+	b.engine.Reconnect()
+	b.awaitStatus("changing", instance.Stopped, instance.ReasonEngine)
+	ctx, stop := context.WithCancel(t.Context())
+	var changes sync.WaitGroup
+	changes.Go(func() {
+		for ctx.Err() == nil {
+			_, _ = b.manager.Update(ctx, "changing", idleAfter(instance.Duration(time.Hour)))
+		}
+	})
+	goOn()
+	b.awaitStatus("changing", instance.Running, "")
+	stop()
+	changes.Wait()
+}
+
 // What was not started yet when we went down is started when we are back.
 func TestStartOnBootGoesOnAfterARestart(t *testing.T) {
 	b := newBench(t, 1)

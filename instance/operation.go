@@ -15,6 +15,7 @@ type operation struct {
 	name    string // create, delete, start, stop, restart: the log's word
 	request string // the request id of who asked for it
 	wait    Wait   // how long that caller waits
+	retries bool   // a visitor asked for this start: it may be of what has failed
 	quit    func() // gives up the place in the engine's queue
 	// brief: it is over in a moment, so others wait for it instead of giving up.
 	brief atomic.Bool

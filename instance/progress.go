@@ -23,8 +23,8 @@ type Progress struct {
 	Reason   string
 	Phase    Phase
 	Template string
-	// Failures counts those in a row, and StartIn is how long they keep it from
-	// being started again: see [Manager.Start]. Zero where it has not failed.
+	// Failures counts those in a row, and StartIn is how long they keep visitors
+	// from starting it again: see [Manager.Retry]. Zero where it has not failed.
 	Failures int
 	StartIn  time.Duration
 }

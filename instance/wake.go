@@ -48,7 +48,25 @@ func (m *Manager) Wake(ctx context.Context, prefix string, permit func() error) 
 	if err != nil {
 		return Instance{}, err
 	}
+	op, err := m.beginWake(e, newOperation(ctx, "start", WaitReady), permit)
+	return m.awaitStart(ctx, e, op, err)
+}
+
+// Retry is Wake for a visitor who asked for the start: it may be that of an
+// instance that has failed, too, and is not waited for.
+func (m *Manager) Retry(ctx context.Context, prefix string, permit func() error) error {
+	e, err := m.find(prefix)
+	if err != nil {
+		return err
+	}
 	mine := newOperation(ctx, "start", WaitReady)
+	mine.retries = true
+	_, err = m.beginWake(e, mine, permit)
+	return err
+}
+
+// beginWake returns the start that is under way, else mine, which has begun.
+func (m *Manager) beginWake(e *entry, mine *operation, permit func() error) (*operation, error) {
 	op, err := e.joinOrBegin(mine, permit)
 	if KindOf(err) == RateLimited {
 		m.wakes.refused.Add(1)
@@ -56,7 +74,7 @@ func (m *Manager) Wake(ctx context.Context, prefix string, permit func() error) 
 	if op == mine && !m.spawn(func() { m.wakeUp(e, op) }) {
 		m.giveUp(e, op, errClosing())
 	}
-	return m.awaitStart(ctx, e, op, err)
+	return op, err
 }
 
 // AwaitStart is Wake for a visitor who may not have the instance started: it
@@ -109,10 +127,10 @@ func (e *entry) joinOrBegin(mine *operation, permit func() error) (*operation, e
 		return nil, nil
 	case op != nil:
 		return op, nil
-	case e.gone || !e.sleepsLocked():
+	case e.gone || !e.startableLocked(mine):
 		return nil, e.notRunningLocked()
 	}
-	if err := e.spendWakeLocked(time.Now(), permit); err != nil {
+	if err := e.spendWakeLocked(time.Now(), mine, permit); err != nil {
 		return nil, err
 	}
 	e.waking = mine
@@ -135,6 +153,12 @@ func (e *entry) comingUpLocked() *operation {
 	return nil
 }
 
+// startableLocked reports whether op, a start for visitors, may start e as it
+// is now.
+func (e *entry) startableLocked(op *operation) bool {
+	return e.sleepsLocked() || op.retries && e.rec.Status == Failed
+}
+
 // sleepsLocked reports whether e may be woken. One whose record says that it
 // runs, but that has no endpoint, is about to end for idleness.
 func (e *entry) sleepsLocked() bool {
@@ -142,8 +166,9 @@ func (e *entry) sleepsLocked() bool {
 }
 
 // spendWakeLocked takes one start out of what visitors may have e started.
-func (e *entry) spendWakeLocked(now time.Time, permit func() error) error {
-	if left := e.crashes.until.Sub(now); left > 0 {
+func (e *entry) spendWakeLocked(now time.Time, op *operation, permit func() error) error {
+	left := e.crashes.until.Sub(now)
+	if left > 0 && !(op.retries && left <= patience) {
 		err := Errorf(Overloaded, "the instance could not be started: try again in %s", left.Round(time.Second/10))
 		err.RetryAfter = left
 		return err
@@ -182,6 +207,9 @@ func TooManyWakes(what string, limit int, wait time.Duration) error {
 // unless e is not to be woken any more then.
 func (m *Manager) wakeUp(e *entry, op *operation) {
 	err := m.sync.await(m.ctx)
+	if err == nil && op.retries {
+		err = e.awaitTurn(m.ctx)
+	}
 	if err == nil {
 		err = m.takeTurn(e, op)
 	}
@@ -217,7 +245,7 @@ func (e *entry) tryTurn(op *operation) (holder *operation, err error) {
 	switch {
 	case e.gone:
 		return nil, notFound(e.rec.Prefix)
-	case e.endpoint == nil && !e.sleepsLocked():
+	case e.endpoint == nil && !e.startableLocked(op):
 		return nil, notRunning(e.rec)
 	case e.op == nil:
 		e.op, e.waking = op, nil

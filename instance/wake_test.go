@@ -161,6 +161,35 @@ func TestAUsersStopIsNotUndoneByWhoWaitsToWake(t *testing.T) {
 	}
 }
 
+// A visitor presses the button of an instance that failed just now, which has the
+// start wait for a moment; meanwhile its user stops it.
+func TestAUsersStopIsNotUndoneByTheButton(t *testing.T) {
+	b := newBench(t, 1)
+	req := request("abcdefgh", "TEST_MODE", "exit")
+	req.Wait = instance.WaitNone
+	if _, err := b.manager.Create(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	b.eventually("it has failed", func() bool {
+		in, err := b.manager.Get("abcdefgh")
+		return err == nil && in.Status == instance.Failed
+	})
+	before := b.engine.Calls("Start")
+	if err := b.manager.Retry(t.Context(), "abcdefgh", nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.manager.Stop(t.Context(), "abcdefgh"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := b.manager.AwaitStart(t.Context(), "abcdefgh")
+	b.fails(err, instance.NotRunning)
+	b.awaitStatus("abcdefgh", instance.Stopped, instance.ReasonUser)
+	b.fails(b.manager.Retry(t.Context(), "abcdefgh", nil), instance.NotRunning)
+	if n := b.engine.Calls("Start") - before; n != 0 {
+		t.Errorf("%d starts", n)
+	}
+}
+
 // The visitor who began it has left before the stop for idleness has ended.
 func TestAWakeThatWaitsForAStopOutlivesItsVisitor(t *testing.T) {
 	b := newBench(t, 1)
