@@ -173,7 +173,7 @@ func (r *routeTable) find(t request.Target) (dial string, err error) {
 	switch got.Status {
 	case instance.Creating:
 		e.Message, e.RetryAfter = "the instance is starting", time.Second
-	case instance.Stopped, instance.Failed, instance.Deleting:
+	case instance.Stopped, instance.Failed, instance.Paused, instance.Deleting:
 	default:
 		return r.table[t.Prefix].dial, nil
 	}

@@ -18,6 +18,7 @@ func TestRouteTable(t *testing.T) {
 		"nostatus":{"target":"http://[::1]:5176"},
 		"byname01":{"target":"http://app_web-1.internal:80","status":"running","later":1},
 		"stopped1":{"target":"http://127.0.0.1:5177","status":"stopped"},
+		"frozen01":{"target":"http://127.0.0.1:5181","status":"paused"},
 		"failed01":{"target":"http://127.0.0.1:5178","status":"failed"},
 		"creating":{"target":"http://127.0.0.1:5179","status":"creating"},
 		"deleting":{"target":"http://127.0.0.1:5180","status":"deleting"}}}`))
@@ -37,6 +38,7 @@ func TestRouteTable(t *testing.T) {
 		"byname01.sandbox.example.com":      "app_web-1.internal:80",
 		"stopped1.sandbox.example.com":      "stopped",
 		"failed01.sandbox.example.com":      "failed",
+		"frozen01.sandbox.example.com":      "paused",
 		"creating.sandbox.example.com":      "creating",
 		"deleting.sandbox.example.com":      "deleting",
 		"whoknows.sandbox.example.com":      "not found",
