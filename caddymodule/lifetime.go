@@ -23,8 +23,8 @@ func parseSpan(text string) (instance.Duration, error) {
 		return 0, nil
 	}
 	d, err := caddy.ParseDuration(text)
-	if err != nil {
-		return 0, fmt.Errorf("%q is not a duration of at most 10 years: write it like 15m or 2h30m, or never", request.Shorten(text))
+	if err != nil || d == 0 { // who writes 0 may mean at once
+		return 0, fmt.Errorf("%q is not a duration from 1s to 10 years: write it like 15m or 2h30m, or never", request.Shorten(text))
 	}
 	return instance.Duration(d), nil
 }

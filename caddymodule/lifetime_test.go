@@ -45,7 +45,7 @@ func TestALifetimeIsSetAndClearedByPatch(t *testing.T) {
 	for _, step := range []struct{ body, want string }{
 		{`{"idle_timeout":"2h","on_idle":"stop","ttl":"never","delete_after_stopped":"1d"}`, own},
 		{``, own}, {`{}`, own},
-		{`{"idle_timeout":"0"}`, "never stop never 24h0m0s"},
+		{`{"idle_timeout":"never"}`, "never stop never 24h0m0s"},
 		{`{"idle_timeout":"90m"}`, "1h30m0s stop never 24h0m0s"},
 		{`{"idle_timeout":null,"on_idle":null}`, "30m0s pause never 24h0m0s"},
 		{`{"ttl":null,"delete_after_stopped":null}`, templates},
@@ -73,7 +73,7 @@ func TestBadLifetimes(t *testing.T) {
 	var rows []row
 	for _, field := range []string{"idle_timeout", "ttl", "delete_after_stopped"} {
 		for _, value := range []string{
-			`"-5m"`, `"1ms"`, `"999ms"`, `"3651d"`, // too short or long
+			`"-5m"`, `"0"`, `"0s"`, `"1ms"`, `"999ms"`, `"3651d"`, // too short or long
 			`"10000000h"`, `"1e999s"`, `"99999999999999999999h"`, `"NaNd"`, `"1e400d"`, `"999999999d"`, // no number, or none that fits
 			`""`, `" "`, `"soon"`, `"5"`, `"5 minutes"`, `"Never"`, `"5m\u0000"`, `"` + strings.Repeat("1h", 2000) + `"`,
 			`5`, `-1`, `1e999`, `true`, `{}`, `[]`, `["5m"]`, // no text
