@@ -128,6 +128,7 @@ func (m *Manager) Confirm() error {
 		return err
 	}
 	m.tendPools()
+	m.sweepSoon() // until now nothing was deleted
 	return nil
 }
 

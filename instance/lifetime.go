@@ -148,6 +148,9 @@ func (c clock) believe(at time.Time) time.Time {
 
 // deadlinesOf computes them.
 func deadlinesOf(r *Record, l Lifetime, used usage, c clock) deadlines {
+	if r.Status == Deleting { // reconcile finishes it
+		return deadlines{}
+	}
 	d := deadlines{expires: l.TTL.after(c.believe(r.CreatedAt))}
 	switch r.Status {
 	case Running:
@@ -180,6 +183,25 @@ func (d deadlines) due(now time.Time, onIdle OnIdle) (do OnIdle, why string) {
 		return onIdle, whyIdle
 	}
 	return "", ""
+}
+
+// deletes reports whether the instance is deleted before then.
+func (d deadlines) deletes(onIdle OnIdle, then time.Time) bool {
+	if onIdle != IdleDelete {
+		d.idle = time.Time{}
+	}
+	first := d.first()
+	return !first.IsZero() && first.Before(then)
+}
+
+// notBefore is d with nothing before then.
+func (d deadlines) notBefore(then time.Time) deadlines {
+	for _, at := range []*time.Time{&d.idle, &d.expires, &d.deleted} {
+		if !at.IsZero() {
+			*at = later(*at, then)
+		}
+	}
+	return d
 }
 
 // whyIdle is why an instance is ended that nobody uses.

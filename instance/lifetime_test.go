@@ -24,6 +24,7 @@ func TestDeadlines(t *testing.T) {
 		{"failed", Failed, all, deadlines{expires: born.Add(10 * time.Hour), deleted: stopped.Add(5 * time.Hour)}},
 		{"paused", Paused, all, deadlines{expires: born.Add(10 * time.Hour), deleted: stopped.Add(5 * time.Hour)}},
 		{"starting", Starting, all, deadlines{expires: born.Add(10 * time.Hour)}},
+		{"being deleted, or tried again by reconcile", Deleting, all, deadlines{}},
 	} {
 		r := &Record{Status: row.status, CreatedAt: born, StoppedAt: &stopped}
 		if got := deadlinesOf(r, row.lifetime, usage{since: active}, clock{now: stopped}); got != row.want {

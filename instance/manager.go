@@ -95,6 +95,7 @@ type entry struct {
 	op         *operation // who may change rec; nil: nobody
 	abandon    func()     // of a spare: ends the operation that makes it
 	missed     bool       // an event came while op held the slot
+	reprieve   time.Time  // nothing ends it before; zero: see Manager.reprieve
 	doubted    time.Time  // its deadline has seemed long past; zero: it does not
 	routedAt   time.Time  // when it last became reachable; zero: at Open, or never
 	unpausable bool       // the engine failed to, so it is stopped instead
@@ -141,6 +142,9 @@ func New(dir string, openRuntime func(owner string) (Runtime, error)) *Manager {
 // Use puts s in force; call it before Open, and again whenever the
 // configuration changes.
 func (m *Manager) Use(s *Settings) {
+	if m.settings.Load() != nil {
+		m.reprieve(s)
+	}
 	old := m.settings.Swap(s)
 	m.sweepSoon() // templates may end instances otherwise
 	m.pools.forgive()

@@ -26,6 +26,10 @@ const (
 	stampPause = time.Minute
 )
 
+// reprieveFor is how long those go on that a new configuration would have deleted
+// before: whoever wrote it may have thought of new instances only.
+const reprieveFor = 10 * time.Minute
+
 // parallelEnds bounds how many instances are ended at once: it leaves half of
 // the engine to what people ask for, however many deadlines fall due together.
 const parallelEnds = maxInFlight / 2
@@ -113,12 +117,34 @@ func (m *Manager) deadlines(e *entry) deadlines {
 
 func (m *Manager) deadlinesLocked(e *entry, l Lifetime, now time.Time) deadlines {
 	c := clock{opened: m.openedAt, now: now}
-	return deadlinesOf(e.rec, l, e.usageLocked(l, c), c)
+	return deadlinesOf(e.rec, l, e.usageLocked(l, c), c).notBefore(e.reprieve)
 }
 
 // lifetime is what holds for r: its own, else its template's.
 func (m *Manager) lifetime(r *Record) Lifetime {
 	return r.Lifetime.or(m.settings.Load().Templates[r.Template].Lifetime)
+}
+
+// reprieve has s, which is about to be in force, delete nobody at once, and tells
+// the operator how many it is going to.
+func (m *Manager) reprieve(s *Settings) {
+	now := time.Now()
+	until := now.Add(reprieveFor)
+	spared := 0
+	for _, e := range m.entries() {
+		e.mu.Lock()
+		was, will := m.lifetime(e.rec), e.rec.Lifetime.or(s.Templates[e.rec.Template].Lifetime)
+		if m.deadlinesLocked(e, will, now).deletes(will.onIdle(), until) && !m.deadlinesLocked(e, was, now).deletes(was.onIdle(), until) {
+			e.reprieve = until
+			spared++
+		}
+		e.mu.Unlock()
+	}
+	if spared > 0 {
+		m.log().Warn("by the new configuration instances are too old, and will be deleted: to keep them, "+
+			"change ttl, delete_after_stopped or on_idle of their templates before, or PATCH them",
+			zap.Int("instances", spared), zap.Time("not_before", until))
+	}
 }
 
 // usageLocked is when e was used; now, while it serves a request, however long
@@ -190,6 +216,9 @@ func (m *Manager) claimOverdue(e *entry) (op *operation, do work, why string) {
 	l, now := m.lifetime(e.rec), time.Now()
 	how, why := m.deadlinesLocked(e, l, now).due(now, l.onIdle())
 	if e.gone || e.op != nil || how == "" {
+		return nil, nil, ""
+	}
+	if how == IdleDelete && m.degraded.Load() != nil { // its own times may be what was lost
 		return nil, nil, ""
 	}
 	name := "idle"

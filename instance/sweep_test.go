@@ -260,3 +260,98 @@ func TestAStartOfWhatRunsPostponesTheEnd(t *testing.T) {
 		t.Errorf("idle at %v, then at %v (%v)", before.IdleAt, after.IdleAt, err)
 	}
 }
+
+// lifetimes has all instances of the bench's template without their own live as l says.
+func (b *bench) lifetimes(l instance.Lifetime) {
+	b.adapt = func(s *instance.Settings) {
+		for name, template := range s.Templates {
+			template.Lifetime = l
+			s.Templates[name] = template
+		}
+	}
+	b.manager.Use(b.settings())
+}
+
+// gone awaits the end of prefix.
+func (b *bench) gone(prefix string) {
+	b.Helper()
+	b.eventually(prefix+" is gone", func() bool {
+		_, err := b.manager.Get(prefix)
+		return instance.KindOf(err) == instance.NotFound
+	})
+	b.nothingLeft(prefix)
+}
+
+// A lifetime of an instance's own is lost with the state. Until somebody has
+// looked, the template's deletes nothing.
+func TestALostStateHasNothingDeletedByAge(t *testing.T) {
+	b := newBench(t, 2)
+	b.lifetimes(instance.Lifetime{DeleteAfterStopped: new(short)})
+	b.create("keepme00")
+	b.update("keepme00", func(l *instance.Lifetime) { l.DeleteAfterStopped = new(instance.Duration(0)) })
+	if _, err := b.manager.Stop(t.Context(), "keepme00"); err != nil {
+		t.Fatal(err)
+	}
+	b.create("sleeper0")
+	b.loseState()
+	b.open()
+	b.awaitStatus("sleeper0", instance.Running, "")
+	b.update("sleeper0", idleAfter(short)) // what is overdue for longer has its turn before
+	asleep := b.awaitStatus("sleeper0", instance.Stopped, instance.ReasonIdle)
+	b.eventually("its time is over", func() bool { return time.Now().After(asleep.StoppedAt.Add(time.Duration(short))) })
+	b.update("sleeper0", idleAfter(0)) // has the sweep look again
+	b.awaitStatus("keepme00", instance.Stopped, instance.ReasonOutside)
+	b.update("keepme00", func(l *instance.Lifetime) { l.DeleteAfterStopped = new(instance.Duration(0)) })
+	if err := b.manager.Confirm(); err != nil {
+		t.Fatal(err)
+	}
+	b.gone("sleeper0")
+	b.awaitStatus("keepme00", instance.Stopped, instance.ReasonOutside)
+}
+
+// Who writes a lifetime into a template may think of new instances only.
+func TestAReloadDeletesNobodyAtOnce(t *testing.T) {
+	day, hour := new(instance.Duration(24*time.Hour)), new(instance.Duration(time.Hour))
+	remove := instance.IdleDelete
+	for name, l := range map[string]instance.Lifetime{
+		"ttl":                  {TTL: new(short)},
+		"delete_after_stopped": {DeleteAfterStopped: new(short)},
+		"on_idle delete":       {IdleTimeout: new(short), OnIdle: &remove},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, 3)
+			b.lifetimes(instance.Lifetime{TTL: day, DeleteAfterStopped: day, IdleTimeout: day})
+			stops := name == "delete_after_stopped"
+			for _, prefix := range []string{"oldone00", "ownone00"} {
+				b.create(prefix)
+				if stops {
+					b.manager.Stop(t.Context(), prefix)
+				}
+			}
+			b.update("ownone00", func(own *instance.Lifetime) { own.TTL, own.DeleteAfterStopped, own.IdleTimeout = hour, hour, hour })
+			b.lifetimes(l)
+			in, err := b.manager.Get("oldone00")
+			if err != nil {
+				t.Fatal(err)
+			}
+			ends := map[string]*time.Time{"ttl": in.ExpiresAt, "delete_after_stopped": in.DeleteAt, "on_idle delete": in.IdleAt}[name]
+			if left := time.Until(*ends); left < 9*time.Minute || left > 10*time.Minute {
+				t.Errorf("it has %s left", left)
+			}
+			own, err := b.manager.Get("ownone00")
+			if err != nil {
+				t.Fatal(err)
+			}
+			ends = map[string]*time.Time{"ttl": own.ExpiresAt, "delete_after_stopped": own.DeleteAt, "on_idle delete": own.IdleAt}[name]
+			if left := time.Until(*ends); left < 55*time.Minute {
+				t.Errorf("one with an own lifetime has %s left", left)
+			}
+			b.create("newone00") // which its author thought of
+			if stops {
+				b.manager.Stop(t.Context(), "newone00")
+			}
+			b.gone("newone00")
+			b.awaitStatus("oldone00", in.Status, in.Reason)
+		})
+	}
+}
