@@ -157,7 +157,7 @@ func TestWhatAnOperationHeldEndedWithTheEngineToo(t *testing.T) {
 			b.engine.Restart()
 			b.eventually("everything was looked at", is("ranonabc", was))
 			close(end)
-			b.failure(<-paused, instance.EngineFailed)
+			b.fails(<-paused, instance.EngineFailed)
 			b.eventually("it is looked at, too", is("pausing0", held))
 		})
 	}
