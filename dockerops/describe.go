@@ -2,7 +2,10 @@ package dockerops
 
 import (
 	"context"
+	"time"
 
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/api/types/swarm"
 	"github.com/docker/docker/api/types/system"
 	"github.com/docker/docker/client"
@@ -41,4 +44,23 @@ func adviceOn(info system.Info) []string {
 		advice = append(advice, "let the kernel limit memory and processes (cgroups): Docker cannot, so one instance may take all of this machine")
 	}
 	return advice
+}
+
+// UpSince implements instance.Runtime. Docker does not say when it was started,
+// but it makes its default bridge anew then: after it has seen to what the last
+// one left running, and not where that runs on (live-restore). With --bridge none
+// there is no such network.
+func (c *Client) UpSince(ctx context.Context) (time.Time, error) {
+	var builtin []network.Summary
+	err := c.query(ctx, "listing Docker's own networks", c.Deadlines.Inspect,
+		func(ctx context.Context, engine *client.Client) (err error) {
+			builtin, err = engine.NetworkList(ctx, network.ListOptions{Filters: filters.NewArgs(filters.Arg("type", "builtin"))})
+			return err
+		})
+	for _, each := range builtin {
+		if each.Name == network.NetworkBridge {
+			return each.Created, err
+		}
+	}
+	return time.Time{}, err
 }

@@ -17,8 +17,12 @@ import (
 // and half of the engine is left to what people ask for.
 const parallelBoots = maxInFlight / 2
 
-// bootSoon has the instances brought back that ended with the engine.
+// bootSoon has the instances brought back that ended with the engine, if that is
+// wanted.
 func (m *Manager) bootSoon() {
+	if !m.settings.Load().StartOnBoot {
+		return
+	}
 	select {
 	case m.boots <- struct{}{}:
 	default:

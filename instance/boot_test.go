@@ -3,6 +3,7 @@ package instance_test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"sync"
 	"testing"
@@ -10,21 +11,6 @@ import (
 
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
-
-// restartEngine takes the engine down, with all that runs on it, and up again.
-func (b *bench) restartEngine() {
-	b.Helper()
-	b.engine.DropEvents(true)
-	b.engine.Fault(func(context.Context, string, string) error {
-		return &instance.Error{Kind: instance.EngineDown, Message: "down"}
-	})
-	for _, c := range b.engine.Containers() {
-		b.engine.StopByHand(c.ID)
-	}
-	b.engine.Fault(nil)
-	b.engine.DropEvents(false)
-	b.engine.Reconnect()
-}
 
 func (b *bench) startOnBoot() {
 	settings := b.settings()
@@ -34,12 +20,12 @@ func (b *bench) startOnBoot() {
 
 func TestWhatEndedWithTheEngineComesBackWithAVisit(t *testing.T) {
 	for name, restart := range map[string]func(*bench){
-		"engine": (*bench).restartEngine,
+		"engine": func(b *bench) { b.engine.Restart() },
 		"machine": func(b *bench) {
 			if err := b.manager.Close(); err != nil {
 				b.Fatal(err)
 			}
-			b.restartEngine()
+			b.engine.Restart()
 			b.open()
 		},
 	} {
@@ -69,22 +55,112 @@ func TestWhatTheEngineStopsBeforeItGoesDownEndedWithIt(t *testing.T) {
 		b.engine.StopByHand(in.ContainerID)
 		b.awaitStatus(prefix, instance.Stopped, instance.ReasonOutside)
 	}
-	b.restartEngine()
+	b.engine.Restart()
 	b.awaitStatus("stopped0", instance.Stopped, instance.ReasonEngine)
 	b.awaitStatus("stopped1", instance.Stopped, instance.ReasonEngine)
 }
 
-// Only the connection broke: who was stopped meanwhile was stopped by hand.
+// Only the connection broke: who was stopped meanwhile was stopped by hand. An
+// engine that does not tell since when it is up shows it by what runs on.
 func TestAConnectionThatBrokeIsNoRestartOfTheEngine(t *testing.T) {
-	b := newBench(t, 2)
-	b.create("ranonabc")
-	byHand := b.create("stopped0")
-	b.engine.DropEvents(true)
-	b.engine.StopByHand(byHand.ContainerID)
-	b.engine.DropEvents(false)
-	b.engine.Reconnect()
+	for name, beside := range map[string]func(*bench){
+		"nothing else runs":                      func(*bench) {},
+		"an engine that does not tell its start": func(b *bench) { b.engine.HideStart(); b.create("ranonabc") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, 2)
+			byHand := b.create("stopped0")
+			beside(b)
+			b.engine.DropEvents(true)
+			b.engine.StopByHand(byHand.ContainerID)
+			b.engine.DropEvents(false)
+			b.engine.Reconnect()
+			b.awaitStatus("stopped0", instance.Stopped, instance.ReasonOutside)
+		})
+	}
+}
+
+// A restart of ours alone makes no end the engine's: neither of those that we have
+// seen, nor of those meanwhile.
+func TestOurRestartIsNoRestartOfTheEngine(t *testing.T) {
+	b := newBench(t, 3)
+	crashed := b.create("crashed0")
+	if _, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/exit?code=3", crashed.Port)); err != nil {
+		t.Logf("its last answer: %v", err)
+	}
+	b.awaitStatus("crashed0", instance.Failed, "exited 3")
+	in := b.create("stopped0")
+	b.engine.StopByHand(in.ContainerID)
 	b.awaitStatus("stopped0", instance.Stopped, instance.ReasonOutside)
-	b.awaitStatus("ranonabc", instance.Running, "")
+	meanwhile := b.create("whileweb")
+	if err := b.manager.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b.engine.StopByHand(meanwhile.ContainerID)
+	b.open()
+	b.awaitStatus("whileweb", instance.Stopped, instance.ReasonOutside) // decided about after the other
+	b.awaitStatus("stopped0", instance.Stopped, instance.ReasonOutside)
+	b.awaitStatus("crashed0", instance.Failed, "exited 3")
+}
+
+func TestAnEngineThatDoesNotTellItsStartIsSeenToRestart(t *testing.T) {
+	b := newBench(t, 2)
+	b.engine.HideStart()
+	b.create("abcdefgh")
+	in := b.create("stopped0")
+	b.engine.StopByHand(in.ContainerID)
+	b.awaitStatus("stopped0", instance.Stopped, instance.ReasonOutside)
+	b.engine.Restart()
+	b.awaitStatus("abcdefgh", instance.Stopped, instance.ReasonEngine)
+	b.awaitStatus("stopped0", instance.Stopped, instance.ReasonEngine)
+}
+
+// What an operation holds while everything is looked at ended with the engine no
+// less.
+func TestWhatAnOperationHeldEndedWithTheEngineToo(t *testing.T) {
+	for name, test := range map[string]struct {
+		onBoot bool
+		status instance.Status
+		reason string
+	}{
+		"and comes back with a visit": {false, instance.Stopped, instance.ReasonEngine},
+		"and is started on boot":      {true, instance.Running, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, 2)
+			if test.onBoot {
+				b.startOnBoot()
+			}
+			held, was := b.create("pausing0"), b.create("ranonabc")
+			is := func(prefix string, before instance.Instance) func() bool {
+				return func() bool {
+					in, err := b.manager.Get(prefix)
+					return err == nil && in.Status == test.status && in.Reason == test.reason &&
+						(!test.onBoot || in.StartedAt.After(*before.StartedAt))
+				}
+			}
+			pausing, end := make(chan struct{}), make(chan struct{})
+			b.engine.Fault(func(_ context.Context, call, _ string) error {
+				if call != "Pause" {
+					return nil
+				}
+				close(pausing)
+				<-end
+				return instance.Errorf(instance.EngineFailed, "container is not running")
+			})
+			paused := make(chan error)
+			go func() {
+				_, err := b.manager.Pause(t.Context(), "pausing0")
+				paused <- err
+			}()
+			<-pausing
+			b.engine.Restart()
+			b.eventually("everything was looked at", is("ranonabc", was))
+			close(end)
+			b.fails(<-paused, instance.EngineFailed)
+			b.eventually("it is looked at, too", is("pausing0", held))
+		})
+	}
 }
 
 // What a user paused must not be startable by visitors because Docker restarted.
@@ -94,7 +170,7 @@ func TestAPauseOutlivesTheEngine(t *testing.T) {
 	if _, err := b.manager.Pause(t.Context(), "abcdefgh"); err != nil {
 		t.Fatal(err)
 	}
-	b.restartEngine()
+	b.engine.Restart()
 	if in := b.awaitStatus("abcdefgh", instance.Stopped, instance.ReasonUser); in.Wakes() {
 		t.Error("a visitor can start what a user paused")
 	}
@@ -149,13 +225,8 @@ func TestStartOnBootBringsBackWhatRan(t *testing.T) {
 		}
 		return nil
 	}
-	b.engine.DropEvents(true)
-	for _, c := range b.engine.Containers() {
-		b.engine.StopByHand(c.ID)
-	}
 	b.engine.Fault(hold)
-	b.engine.DropEvents(false)
-	b.engine.Reconnect()
+	b.engine.Restart()
 
 	const parallel = 4
 	b.eventually("as many as may be start", func() bool {
@@ -196,13 +267,8 @@ func TestStartOnBootWaitsForAChange(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	b.engine.DropEvents(true)
-	for _, c := range b.engine.Containers() {
-		b.engine.StopByHand(c.ID)
-	}
 	_, goOn := b.block("Start")
-	b.engine.DropEvents(false)
-	b.engine.Reconnect()
+	b.engine.Restart()
 	b.awaitStatus("changing", instance.Stopped, instance.ReasonEngine)
 	ctx, stop := context.WithCancel(t.Context())
 	var changes sync.WaitGroup
@@ -221,7 +287,7 @@ func TestStartOnBootWaitsForAChange(t *testing.T) {
 func TestStartOnBootGoesOnAfterARestart(t *testing.T) {
 	b := newBench(t, 1)
 	b.create("abcdefgh")
-	b.restartEngine()
+	b.engine.Restart()
 	b.awaitStatus("abcdefgh", instance.Stopped, instance.ReasonEngine)
 	if err := b.manager.Close(); err != nil {
 		t.Fatal(err)
@@ -242,10 +308,6 @@ func TestAStartOnBootIsCutShortByClose(t *testing.T) {
 	b.startOnBoot()
 	b.create("abcdefgh")
 	starting := make(chan struct{}, 10)
-	b.engine.DropEvents(true)
-	for _, c := range b.engine.Containers() {
-		b.engine.StopByHand(c.ID)
-	}
 	b.engine.Fault(func(ctx context.Context, call, _ string) error {
 		if call == "Start" {
 			starting <- struct{}{}
@@ -253,8 +315,7 @@ func TestAStartOnBootIsCutShortByClose(t *testing.T) {
 		}
 		return nil
 	})
-	b.engine.DropEvents(false)
-	b.engine.Reconnect()
+	b.engine.Restart()
 	<-starting
 	closed := make(chan error)
 	go func() { closed <- b.manager.Close() }()

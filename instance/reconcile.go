@@ -13,8 +13,14 @@ import (
 )
 
 const (
-	// relistPause bounds how long a change stays unseen when its event got lost.
+	// relistPause bounds how long a change stays unseen when its event got lost,
+	// but others came; and how long edits of our files do.
 	relistPause = 15 * time.Second
+	// longestRelistPause bounds it where nothing happens and a list is dear.
+	longestRelistPause = 5 * time.Minute
+	// relistShare: of this many parts of the time, looking at everything takes
+	// one, while nothing happens.
+	relistShare = 1000
 	// retryPause is for an engine that did not answer since Open.
 	retryPause = time.Second
 	// orphanGrace spares containers that a create in progress may just be
@@ -67,8 +73,7 @@ type snapshot struct {
 	containers map[string]Container
 	births     map[string]string // see Manager.births
 	rebuild    bool              // records were lost: containers without one are not orphans
-	away       bool              // nobody watched the engine until now
-	lookedAt   time.Time         // when somebody last did before that
+	down       outage            // the last one
 	now        time.Time
 }
 
@@ -76,7 +81,6 @@ type snapshot struct {
 // the order of the prefixes. It does nothing itself.
 func decide(s snapshot) []action {
 	var actions []action
-	lost := s.engineLost()
 	for _, prefix := range slices.Sorted(maps.Keys(s.records)) {
 		var c *Container
 		if found, ok := s.containers[prefix]; ok {
@@ -95,7 +99,7 @@ func decide(s snapshot) []action {
 		if s.rebuild && isSpare(prefix) {
 			continue // nothing is removed until somebody has looked
 		}
-		if a := decideRecord(s.records[prefix], c, lost); a != nil {
+		if a := decideRecord(s.records[prefix], c, s.down); a != nil {
 			a.prefix, a.was = prefix, s.records[prefix]
 			actions = append(actions, *a)
 		}
@@ -118,22 +122,29 @@ func decide(s snapshot) []action {
 // other. It still tells of them, as if somebody had stopped them by hand.
 const goingDown = 20 * time.Second
 
-// engineLost returns since when what has ended did so with the engine; zero if
-// the engine has not gone down since somebody watched it. It takes all
-// containers with it, so where one has run on, it did not: a connection that
-// broke, or a restart of ours, leaves those that run. Where none ran, nothing
-// tells, and it hardly matters.
-func (s snapshot) engineLost() (since time.Time) {
-	if !s.away {
-		return time.Time{}
-	}
+// outage is a time without the engine.
+type outage struct {
+	since time.Time // when it was known to be there, less goingDown
+	until time.Time // when it was started again; zero: it never went down
+}
+
+// took reports whether c, which does not run, ended before the engine was back.
+// It is asked about what ran before: nothing outlives an engine that goes down,
+// and one that lets its containers run on (live-restore) does not say that it
+// was started again.
+func (o outage) took(c Container) bool {
+	return !c.FinishedAt.IsZero() && c.FinishedAt.Before(o.until)
+}
+
+// ranOn reports whether what runs by a record has run all the while.
+func (s snapshot) ranOn() bool {
 	for prefix, r := range s.records {
 		c, ok := s.containers[prefix]
 		if ok && c.Running && r.isOf(c) && (r.Status == Running || r.Status == Paused) {
-			return time.Time{}
+			return true
 		}
 	}
-	return s.lookedAt.Add(-goingDown)
+	return false
 }
 
 // isOf reports whether r is about this start of c.
@@ -180,12 +191,11 @@ func (s snapshot) young() time.Duration {
 }
 
 // decideRecord says what is to be done about r whose container is c; nil if
-// there is none. What ended since lost did so with the engine; zero: it is there.
-func decideRecord(r *Record, c *Container, lost time.Time) *action {
+// there is none. down is when the engine was.
+func decideRecord(r *Record, c *Container, down outage) *action {
 	if isSpare(r.Prefix) {
 		return decideSpare(r, c)
 	}
-	engineWent := !lost.IsZero()
 	switch r.Status {
 	case Creating:
 		return &action{verb: undo, cause: "it was interrupted before its answer"}
@@ -196,19 +206,19 @@ func decideRecord(r *Record, c *Container, lost time.Time) *action {
 	case Starting:
 		return &action{verb: resume, cause: "its start was interrupted"}
 	case Running:
-		return decideRunning(r, c, engineWent)
+		return decideRunning(r, c, down)
 	case Paused:
-		return decidePaused(r, c, engineWent)
+		return decidePaused(r, c, down)
 	}
-	return decideStopped(r, c, lost)
+	return decideStopped(r, c, down)
 }
 
-func decideRunning(r *Record, c *Container, engineWent bool) *action {
+func decideRunning(r *Record, c *Container, down outage) *action {
 	switch {
 	case c == nil:
 		return r.ended(Stopped, ReasonRemoved, nil)
 	case !c.Running:
-		status, reason := howEnded(*c, engineWent)
+		status, reason := howEnded(*c, down.took(*c))
 		return r.ended(status, reason, c)
 	case c.ID != r.ContainerID:
 		return &action{verb: resume, cause: "its container was replaced from outside"}
@@ -228,12 +238,12 @@ func decideRunning(r *Record, c *Container, engineWent bool) *action {
 
 // decidePaused keeps the reason of ours of a container that ended while it was
 // frozen, and since when it sleeps: what a user paused no visitor may start.
-func decidePaused(r *Record, c *Container, engineWent bool) *action {
+func decidePaused(r *Record, c *Container, down outage) *action {
 	switch {
 	case c == nil || !c.Running:
 		reason := ReasonRemoved
 		if c != nil {
-			_, reason = howEnded(*c, engineWent)
+			_, reason = howEnded(*c, down.took(*c))
 		}
 		if r.Reason == ReasonUser || r.Reason == ReasonIdle && c != nil {
 			reason = r.Reason
@@ -247,9 +257,9 @@ func decidePaused(r *Record, c *Container, engineWent bool) *action {
 	return nil
 }
 
-func decideStopped(r *Record, c *Container, lost time.Time) *action {
+func decideStopped(r *Record, c *Container, down outage) *action {
 	switch {
-	case c != nil && !c.Running && !lost.IsZero() && r.mayHaveEndedWithEngine() && r.StoppedAt.After(lost):
+	case c != nil && !c.Running && down.took(*c) && r.mayHaveEndedWithEngine() && r.StoppedAt.After(down.since):
 		return r.ended(Stopped, ReasonEngine, c)
 	case c == nil && r.ContainerID != "":
 		reason := ReasonRemoved
@@ -329,7 +339,9 @@ type syncState struct {
 	// The reconciler's alone:
 	adopted bool      // the containers of imported instances were looked for
 	away    bool      // nobody has watched the engine since the last look at everything
-	looked  time.Time // when that was; at first, when the last process ended or wrote
+	up      time.Time // since when the engine is, by its own word; zero: it does not tell
+	down    outage    // before that; or guessed
+	looked  time.Time // when the engine was last there; at first, when the last process ended or wrote
 	due     time.Time // when everything is looked at again
 
 	mu      sync.Mutex // guards the following
@@ -415,9 +427,7 @@ func (m *Manager) reconcileLoop() {
 		if err := m.store.refresh(); err != nil { // heals what was edited, or could not be written
 			m.log().Error("writing the state", zap.Error(err))
 		}
-		m.sync.due = time.Now().Add(relistPause)
-		if err := m.reconcileAll(m.ctx); err != nil {
-			m.sync.dueIn(retryPause)
+		if err := m.look(m.ctx); err != nil {
 			if text := err.Error(); text != lastErr { // else it would be a line a second
 				m.log().Warn("comparing records and containers; will try again", zap.Error(err))
 				lastErr = text
@@ -431,20 +441,49 @@ func (m *Manager) reconcileLoop() {
 		if err := m.keepAll(m.entries(), stampPause); err != nil {
 			m.log().Warn("writing when instances were last used; will try again", zap.Error(err))
 		}
-		m.followEvents()
+		m.followEvents(time.Now().Add(relistPause))
 	}
 }
 
-// followEvents handles events of single instances until it is time to look at
-// everything.
-func (m *Manager) followEvents() {
+// look looks at everything, if that is due; if not, whether the engine still is
+// the one that it was.
+func (m *Manager) look(ctx context.Context) error {
+	begun := time.Now()
+	if !m.sync.away && begun.Before(m.sync.due) {
+		up, err := m.runtime.UpSince(ctx)
+		if err == nil && up.Equal(m.sync.up) {
+			m.sync.looked = begun
+			return nil
+		}
+		m.sync.away = true
+	}
+	m.sync.due = begun.Add(longestRelistPause)
+	err := m.reconcileAll(ctx)
+	if err != nil {
+		m.sync.due = time.Now().Add(retryPause)
+		return err
+	}
+	m.sync.dueIn(pauseAfter(time.Since(begun)))
+	return nil
+}
+
+// pauseAfter is the pause after a look at everything that took so long. Events
+// tell of what changes meanwhile.
+func pauseAfter(took time.Duration) time.Duration {
+	return min(max(relistPause, relistShare*took), longestRelistPause)
+}
+
+// followEvents handles events of single instances until then, or until it is
+// time to look at everything.
+func (m *Manager) followEvents(until time.Time) {
 	for {
 		select {
 		case <-m.ctx.Done():
 			return
-		case <-time.After(time.Until(m.sync.due)):
+		case <-time.After(min(time.Until(until), time.Until(m.sync.due))):
 			return
 		case <-m.sync.wake:
+			m.sync.dueIn(relistPause) // events get lost where there are many
 			prefixes, all := m.sync.take()
 			m.sync.away = m.sync.away || all // a connection is new
 			if m.sync.away {
@@ -462,6 +501,10 @@ func (m *Manager) followEvents() {
 
 func (m *Manager) reconcileAll(ctx context.Context) error {
 	err := m.adoptImported(ctx)
+	var up time.Time
+	if err == nil {
+		up, err = m.runtime.UpSince(ctx)
+	}
 	var s snapshot
 	if err == nil {
 		s, err = m.observe(ctx)
@@ -474,14 +517,30 @@ func (m *Manager) reconcileAll(ctx context.Context) error {
 		m.sync.away = true
 		return err
 	}
-	s.away, s.lookedAt = m.sync.away, m.sync.looked
+	m.sync.noteEngine(up, &s)
+	if m.sync.away { // some may have waited for the engine
+		defer m.bootSoon()
+	}
 	m.sync.away, m.sync.looked = false, s.now
 	m.settle(ctx, s)
 	m.tendPools()
-	if s.away && m.settings.Load().StartOnBoot {
-		m.bootSoon()
-	}
 	return nil
+}
+
+// noteEngine takes down since when the engine is up, and tells s when it was
+// not. Of one that does not tell, nobody knows whether it was restarted while
+// we were away; but where one container has run on, it was not.
+func (s *syncState) noteEngine(up time.Time, seen *snapshot) {
+	back := up
+	if up.IsZero() {
+		if back = s.down.until; s.away && !seen.ranOn() {
+			back = seen.now
+		}
+	}
+	if !back.Equal(s.down.until) {
+		s.down = outage{since: s.looked.Add(-goingDown), until: back}
+	}
+	s.up, seen.down = up, s.down
 }
 
 func (m *Manager) reconcileOne(ctx context.Context, prefix string) error {
@@ -489,6 +548,7 @@ func (m *Manager) reconcileOne(ctx context.Context, prefix string) error {
 		records:    map[string]*Record{},
 		containers: map[string]Container{},
 		rebuild:    m.degraded.Load() != nil,
+		down:       m.sync.down,
 		now:        time.Now(),
 	}
 	if m.bornElsewhere(prefix) { // the name is wrong: see misnamed
@@ -539,6 +599,7 @@ func (m *Manager) snapshot() snapshot {
 				s.records[prefix] = e.rec
 			} else {
 				s.held[prefix] = true
+				e.missed = true // it is looked at then
 			}
 			e.mu.Unlock()
 		}
@@ -551,8 +612,27 @@ func (m *Manager) settle(ctx context.Context, s snapshot) {
 	if wait := s.young(); wait > 0 {
 		m.sync.dueIn(wait)
 	}
-	m.execute(ctx, decide(s))
+	actions := decide(s)
+	if len(actions) > 0 || s.hides() { // to see that it was done
+		m.sync.dueIn(relistPause)
+	}
+	m.execute(ctx, actions)
+	if slices.ContainsFunc(actions, action.endsWithEngine) {
+		m.bootSoon()
+	}
 }
+
+// hides reports whether the engine failed to describe a container.
+func (s snapshot) hides() bool {
+	for _, c := range s.containers {
+		if c.Undescribed {
+			return true
+		}
+	}
+	return false
+}
+
+func (a action) endsWithEngine() bool { return a.next != nil && a.next.endedWithEngine() }
 
 // execute does what was decided, unless the world has changed since.
 func (m *Manager) execute(ctx context.Context, actions []action) {

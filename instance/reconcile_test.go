@@ -1,6 +1,7 @@
 package instance
 
 import (
+	"context"
 	"net/netip"
 	"strings"
 	"testing"
@@ -35,9 +36,12 @@ func TestDecide(t *testing.T) {
 		s.containers["bornfor0"], s.births = *con(func(c *Container) { c.ID = "c2" }), map[string]string{"bornfor0": "abcdefgh"}
 	}
 	exit := func(code int, oom bool) func(*Container) {
-		return func(c *Container) { c.Running, c.ExitCode, c.OOMKilled = false, code, oom }
+		return func(c *Container) {
+			c.Running, c.ExitCode, c.OOMKilled, c.FinishedAt = false, code, oom, t0.Add(time.Second)
+		}
 	}
 
+	wentDown := func(s *snapshot) { s.down = outage{since: t0, until: later} }
 	at := func(stopped time.Time) func(*Record) { return func(r *Record) { r.StoppedAt = &stopped } }
 	because := func(reason string) func(*Record) { return func(r *Record) { r.Reason = reason } }
 
@@ -61,36 +65,36 @@ func TestDecide(t *testing.T) {
 			"correct abcdefgh to failed: exited 3"},
 		{"running, out of memory", rec(Running), con(exit(137, true)), nil,
 			"correct abcdefgh to failed: exited 137: out of memory"},
-		{"running, ended with the engine", rec(Running), con(exit(143, false)), func(s *snapshot) { s.away = true },
+		{"running, ended with the engine", rec(Running), con(exit(143, false)), wentDown,
 			"correct abcdefgh to stopped: engine stopped"},
-		{"running, ended with the engine, by a server that calls that an error", rec(Running), con(exit(1, false)), func(s *snapshot) { s.away = true },
+		{"running, ended with the engine, by a server that calls that an error", rec(Running), con(exit(1, false)), wentDown,
 			"correct abcdefgh to stopped: engine stopped"},
-		{"running, out of memory while nobody watched", rec(Running), con(exit(137, true)), func(s *snapshot) { s.away = true },
+		{"running, out of memory while nobody watched", rec(Running), con(exit(137, true)), wentDown,
 			"correct abcdefgh to failed: exited 137: out of memory"},
-		{"running, ended while nobody watched, and another runs on", rec(Running), con(exit(3, false)), func(s *snapshot) {
-			s.away = true
-			s.records["ranonabc"] = rec(Running)
-			s.containers["ranonabc"] = *con()
-		}, "correct abcdefgh to failed: exited 3"},
+		{"running, crashed after the engine was back", rec(Running), con(exit(3, false), func(c *Container) { c.FinishedAt = later }), wentDown,
+			"correct abcdefgh to failed: exited 3"},
+		{"running, made anew and never started, after the engine was back", rec(Running), con(exit(0, false), func(c *Container) { c.FinishedAt = time.Time{} }), wentDown,
+			"correct abcdefgh to stopped: stopped outside"},
+		{"failed after the engine was back", rec(Failed, because("exited 1"), at(later)), con(exit(1, false), func(c *Container) { c.FinishedAt = later }), wentDown, ""},
 		{"running, ended with the engine, and another was restarted by it", rec(Running), con(exit(143, false)), func(s *snapshot) {
-			s.away = true
+			wentDown(s)
 			s.records["zrestart"] = rec(Running)
 			s.containers["zrestart"] = *con(func(c *Container) { c.StartedAt = later })
 		}, "correct abcdefgh to stopped: engine stopped\nstart zrestart: its container was restarted from outside"},
-		{"stopped as by hand while the engine went down", rec(Stopped, because(ReasonOutside), at(t0.Add(time.Second))), con(exit(143, false)), func(s *snapshot) { s.away = true },
+		{"stopped as by hand while the engine went down", rec(Stopped, because(ReasonOutside), at(t0.Add(time.Second))), con(exit(143, false)), wentDown,
 			"correct abcdefgh to stopped: engine stopped"},
-		{"failed as by itself while the engine went down", rec(Failed, because("exited 1"), at(t0.Add(time.Second))), con(exit(1, false)), func(s *snapshot) { s.away = true },
+		{"failed as by itself while the engine went down", rec(Failed, because("exited 1"), at(t0.Add(time.Second))), con(exit(1, false)), wentDown,
 			"correct abcdefgh to stopped: engine stopped"},
-		{"stopped by hand before the engine went down", rec(Stopped, because(ReasonOutside), at(t0)), con(exit(143, false)), func(s *snapshot) { s.away = true }, ""},
-		{"out of memory while the engine went down", rec(Failed, because("exited 137: out of memory"), at(t0.Add(time.Second))), con(exit(137, true)), func(s *snapshot) { s.away = true }, ""},
-		{"idle while the engine went down", rec(Stopped, because(ReasonIdle), at(t0.Add(time.Second))), con(exit(143, false)), func(s *snapshot) { s.away = true }, ""},
-		{"stopped by a user while the engine went down", rec(Stopped, because(ReasonUser), at(t0.Add(time.Second))), con(exit(143, false)), func(s *snapshot) { s.away = true }, ""},
+		{"stopped by hand before the engine went down", rec(Stopped, because(ReasonOutside), at(t0)), con(exit(143, false)), wentDown, ""},
+		{"out of memory while the engine went down", rec(Failed, because("exited 137: out of memory"), at(t0.Add(time.Second))), con(exit(137, true)), wentDown, ""},
+		{"idle while the engine went down", rec(Stopped, because(ReasonIdle), at(t0.Add(time.Second))), con(exit(143, false)), wentDown, ""},
+		{"stopped by a user while the engine went down", rec(Stopped, because(ReasonUser), at(t0.Add(time.Second))), con(exit(143, false)), wentDown, ""},
 		{"stopped by hand while the engine is there", rec(Stopped, because(ReasonOutside), at(t0.Add(time.Second))), con(exit(143, false)), nil, ""},
-		{"paused for idleness, ended with the engine", rec(Paused, because(ReasonIdle)), con(exit(137, false)), func(s *snapshot) { s.away = true },
+		{"paused for idleness, ended with the engine", rec(Paused, because(ReasonIdle)), con(exit(137, false)), wentDown,
 			"correct abcdefgh to stopped: idle"},
-		{"paused by a user, ended with the engine", rec(Paused, because(ReasonUser)), con(exit(137, false)), func(s *snapshot) { s.away = true },
+		{"paused by a user, ended with the engine", rec(Paused, because(ReasonUser)), con(exit(137, false)), wentDown,
 			"correct abcdefgh to stopped: user"},
-		{"paused by hand, ended with the engine", rec(Paused, because(ReasonPaused)), con(exit(137, false)), func(s *snapshot) { s.away = true },
+		{"paused by hand, ended with the engine", rec(Paused, because(ReasonPaused)), con(exit(137, false)), wentDown,
 			"correct abcdefgh to stopped: engine stopped"},
 		{"paused by a user, stopped by hand", rec(Paused, because(ReasonUser)), con(exit(137, false)), nil,
 			"correct abcdefgh to stopped: user"},
@@ -155,7 +159,7 @@ func TestDecide(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			s := snapshot{
 				records: map[string]*Record{}, held: map[string]bool{},
-				containers: map[string]Container{}, now: later, lookedAt: t0.Add(goingDown),
+				containers: map[string]Container{}, now: later,
 			}
 			key := "abcdefgh"
 			if test.record != nil {
@@ -198,9 +202,116 @@ func TestAYoungContainerIsLookedAtWhenItsGraceEnds(t *testing.T) {
 
 func TestAUserStopOutlivesItsContainer(t *testing.T) {
 	r := &Record{Spec: Spec{Prefix: "abcdefgh"}, Status: Stopped, Reason: ReasonUser, ContainerID: "c1"}
-	next := decideRecord(r, nil, time.Time{}).next
+	next := decideRecord(r, nil, outage{}).next
 	if next.Reason != ReasonUser || next.ContainerID != "" {
 		t.Errorf("got reason %q, container %q: no request may wake it, and a start must make a container",
 			next.Reason, next.ContainerID)
+	}
+}
+
+func TestWhenTheEngineWasDown(t *testing.T) {
+	looked := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	before, now := looked.Add(-time.Hour), looked.Add(time.Minute)
+	known := outage{since: before, until: before.Add(time.Minute)}
+	unseen := outage{since: looked.Add(-goingDown), until: now}
+	for _, test := range []struct {
+		name      string
+		up        time.Time
+		away, ran bool
+		want      outage
+	}{
+		{"it is the one that it was", known.until, false, false, known},
+		{"only the connection broke, or only we were restarted", known.until, true, false, known},
+		{"it was restarted", now, true, false, unseen},
+		{"it does not tell, and was there", time.Time{}, false, false, known},
+		{"it does not tell, and one ran on", time.Time{}, true, true, known},
+		{"it does not tell, and none runs", time.Time{}, true, false, unseen},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := syncState{away: test.away, down: known, looked: looked}
+			seen := snapshot{now: now, records: map[string]*Record{}, containers: map[string]Container{}}
+			if test.ran {
+				seen.records["ranonabc"] = &Record{Status: Running, ContainerID: "c1", StartedAt: &before}
+				seen.containers["ranonabc"] = Container{ID: "c1", Running: true, StartedAt: before}
+			}
+			s.noteEngine(test.up, &seen)
+			if seen.down != test.want || s.down != test.want || s.up != test.up {
+				t.Errorf("was down %+v, want %+v", seen.down, test.want)
+			}
+		})
+	}
+}
+
+func TestTheMoreALookCostsTheLessOftenItIsTaken(t *testing.T) {
+	for took, want := range map[time.Duration]time.Duration{
+		time.Millisecond: relistPause, 100 * time.Millisecond: 100 * time.Second, time.Hour: longestRelistPause,
+	} {
+		if got := pauseAfter(took); got != want {
+			t.Errorf("after %s it waits %s, want %s", took, got, want)
+		}
+	}
+}
+
+// listing is an engine that is there, up to its lists.
+type listing struct {
+	Runtime
+	up         time.Time
+	err        error
+	containers []Container
+	lists      int
+}
+
+func (l *listing) UpSince(context.Context) (time.Time, error) { return l.up, l.err }
+func (l *listing) List(context.Context) ([]Container, error) {
+	l.lists++
+	return l.containers, l.err
+}
+func (l *listing) Inspect(context.Context, string) (Container, error) {
+	return Container{}, &Error{Kind: NotFound}
+}
+
+// All is listed when that is due, and before it when the engine was away. In
+// between it is only asked whether the engine is the one that it was.
+func TestAllIsListedWhenThatIsDue(t *testing.T) {
+	m := idleManager(t, 0, nil)
+	engine := &listing{up: time.Now()}
+	m.runtime = engine
+	for _, step := range []struct {
+		name  string
+		then  func()
+		lists int
+	}{
+		{"at first", func() {}, 1},
+		{"not yet", func() {}, 1},
+		{"the engine was restarted, and nobody told", func() { engine.up = time.Now() }, 2},
+		{"not yet again", func() {}, 2},
+		{"the engine does not answer", func() { engine.err = &Error{Kind: EngineDown} }, 2},
+		{"it answers again", func() { engine.err = nil }, 3},
+		{"it is due", func() { m.sync.due = time.Now() }, 4},
+	} {
+		step.then()
+		asked := time.Now()
+		err := m.look(t.Context())
+		if KindOf(err) != KindOf(engine.err) {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		if engine.lists != step.lists {
+			t.Errorf("%s: %d lists so far, want %d", step.name, engine.lists, step.lists)
+		}
+		if engine.err == nil && m.sync.looked.Before(asked) {
+			t.Errorf("%s: the engine was there, and it was not noted", step.name)
+		}
+	}
+}
+
+// Where one event comes, others may have got lost.
+func TestAnEventBringsTheNextLookForward(t *testing.T) {
+	m := idleManager(t, 0, nil)
+	m.runtime = &listing{}
+	m.sync.away, m.sync.due = false, time.Now().Add(longestRelistPause)
+	m.notify(Event{Prefix: "abcdefgh"})
+	m.followEvents(time.Now().Add(10 * time.Millisecond))
+	if left := time.Until(m.sync.due); left > relistPause {
+		t.Errorf("all is looked at in %s, want %s", left, relistPause)
 	}
 }

@@ -57,6 +57,11 @@ type Runtime interface {
 	// hides none of the others.
 	List(ctx context.Context) ([]Container, error)
 
+	// UpSince is when the engine was last started without containers that run;
+	// zero if it does not tell. Its clock is that of the containers' times: what
+	// ended with the engine has ended before.
+	UpSince(ctx context.Context) (time.Time, error)
+
 	// Logs returns the last lines of the container's output, oldest first.
 	Logs(ctx context.Context, ref string, lines int) ([]string, error)
 

@@ -1,6 +1,7 @@
 package instance
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"syscall"
@@ -11,7 +12,7 @@ import (
 )
 
 // idleManager is a Manager of records without an engine and without goroutines.
-func idleManager(b *testing.B, n int, change func(i int, r *Record)) *Manager {
+func idleManager(b testing.TB, n int, change func(i int, r *Record)) *Manager {
 	b.Helper()
 	m := New(b.TempDir(), nil)
 	m.ports = newPorts(0, nil)
@@ -59,6 +60,45 @@ func BenchmarkSweep(b *testing.B) {
 			runtime.KeepAlive(m)
 		})
 	}
+}
+
+// BenchmarkRelist is what it costs to compare all records with what the engine
+// lists, where nothing has changed, beside what is done every relistPause:
+//
+//	cpu-ppm  CPU time as millionths of the time that passes
+func BenchmarkRelist(b *testing.B) {
+	const instances = 10_000
+	m := idleManager(b, instances, asleep)
+	engine := &listing{up: time.Now()}
+	for prefix, e := range m.entries() {
+		engine.containers = append(engine.containers, Container{ID: e.rec.ContainerID, Spec: Spec{Prefix: prefix}})
+	}
+	m.runtime = engine
+	if err := m.look(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	b.Run(fmt.Sprintf("all/sleeping=%d", instances), func(b *testing.B) {
+		begun := cpuTime(b)
+		for b.Loop() {
+			m.sync.due = time.Now()
+			if err := m.look(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+		}
+		each := (cpuTime(b) - begun) / time.Duration(b.N)
+		b.ReportMetric(float64(each)/float64(pauseAfter(each))*1e6, "cpu-ppm")
+	})
+	b.Run(fmt.Sprintf("between/sleeping=%d", instances), func(b *testing.B) {
+		m.sync.due = time.Now().Add(time.Hour)
+		begun := cpuTime(b)
+		for b.Loop() {
+			if err := errors.Join(m.look(b.Context()), m.keepAll(m.entries(), stampPause)); err != nil {
+				b.Fatal(err)
+			}
+		}
+		each := float64(cpuTime(b)-begun) / float64(b.N)
+		b.ReportMetric(each/float64(relistPause)*1e6, "cpu-ppm")
+	})
 }
 
 func heap() uint64 {

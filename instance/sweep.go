@@ -246,10 +246,8 @@ func (m *Manager) keepAll(entries map[string]*entry, stale time.Duration) error 
 	var records []*Record
 	var held []func(err error)
 	for _, e := range entries {
-		op := newOperation(m.ctx, "keep", WaitReady)
-		op.brief.Store(true)
-		rec, old := e.claimStale(op, stale)
-		if !old {
+		op, rec := m.claimStale(e, stale)
+		if op == nil {
 			continue
 		}
 		records = append(records, rec)
@@ -270,16 +268,18 @@ func (m *Manager) keepAll(entries map[string]*entry, stale time.Duration) error 
 	return err
 }
 
-// claimStale gives op the slot of e, with the record to write, if the time of
-// its last use on disk is too old.
-func (e *entry) claimStale(op *operation, stale time.Duration) (*Record, bool) {
+// claimStale gives an operation the slot of e, with the record to write, if the
+// time of its last use on disk is too old; else nil. Of thousands, few are.
+func (m *Manager) claimStale(e *entry, stale time.Duration) (*operation, *Record) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	rec := *e.rec
 	was := rec.LastActiveAt
 	if e.op != nil || e.gone || !e.stampLocked(&rec) || was != nil && rec.LastActiveAt.Sub(*was) < stale {
-		return nil, false
+		return nil, nil
 	}
-	e.op = op
-	return &rec, true
+	e.op = newOperation(m.ctx, "keep", WaitReady)
+	e.op.brief.Store(true)
+	stamped := rec // rec stays on the stack
+	return e.op, &stamped
 }

@@ -65,6 +65,21 @@ var reading = []obligation{
 			s.t.Errorf("listed\n%+v\ninspected\n%+v", listed[0], inspected)
 		}
 	}},
+	{"the engine is up since before what ends now", func(s *scene) {
+		up, err := s.Runtime.UpSince(s.ctx)
+		s.must(err, "asking since when the engine is up")
+		if up.IsZero() {
+			s.t.Skip("this engine does not tell")
+		}
+		id := s.run(s.spec())
+		s.must(s.Runtime.Stop(s.ctx, id), "stopping")
+		if ended := s.inspect(id).FinishedAt; !ended.After(up) {
+			s.t.Errorf("it ended at %v, and the engine is up since %v", ended, up)
+		}
+		if again, err := s.Runtime.UpSince(s.ctx); err != nil || !again.Equal(up) {
+			s.t.Errorf("up since %v (%v), was up since %v", again, err, up)
+		}
+	}},
 	{"logs are empty before the first line", func(s *scene) {
 		lines, err := s.Runtime.Logs(s.ctx, s.create(s.spec()), 10)
 		s.must(err, "reading logs")

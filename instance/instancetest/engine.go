@@ -47,7 +47,9 @@ type Engine struct {
 	loss       Hook
 	deadline   time.Duration
 	dropEvents bool
-	addresses  bool // see GiveAddresses
+	down       bool      // calls fail
+	addresses  bool      // see GiveAddresses
+	up         time.Time // since when it is; zero: see HideStart
 	lastPID    int
 }
 
@@ -69,6 +71,7 @@ func NewEngine(t testing.TB) *Engine {
 		calls:      map[string]int{},
 		deadline:   defaultDeadline,
 		lastPID:    1,
+		up:         time.Now(),
 	}
 	t.Cleanup(func() {
 		for _, c := range e.Containers() {
@@ -162,6 +165,33 @@ func (e *Engine) Reconnect() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.notifyLocked(instance.Event{})
+}
+
+// Restart goes down with all that runs, and comes back. No event tells of the
+// ends, but every Watch is reconnected. Calls fail meanwhile.
+func (e *Engine) Restart() {
+	e.setDown(true)
+	for _, c := range e.Containers() {
+		e.StopByHand(c.ID)
+	}
+	e.setDown(false)
+	e.Reconnect()
+}
+
+func (e *Engine) setDown(down bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.down, e.dropEvents = down, down
+	if !down && !e.up.IsZero() {
+		e.up = time.Now()
+	}
+}
+
+// HideStart has it tell no more when it was started.
+func (e *Engine) HideStart() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.up = time.Time{}
 }
 
 // Containers returns the containers of all owners, ordered by name.
@@ -407,7 +437,14 @@ func (e *Engine) begin(method string) (deadline time.Duration, fault, loss Hook)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.calls[method]++
+	if e.down {
+		return e.deadline, isDown, nil
+	}
 	return e.deadline, e.fault, e.loss
+}
+
+func isDown(context.Context, string, string) error {
+	return instance.Errorf(instance.EngineDown, "the engine is down")
 }
 
 // nameOf is the name of the container that ref means, known or not.

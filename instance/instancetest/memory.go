@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"time"
 
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
@@ -117,6 +118,17 @@ func (m *Memory) List(ctx context.Context) (own []instance.Container, err error)
 		return nil
 	})
 	return own, err
+}
+
+// UpSince implements instance.Runtime.
+func (m *Memory) UpSince(ctx context.Context) (up time.Time, err error) {
+	err = m.call(ctx, "UpSince", "", func(context.Context) error {
+		m.engine.mu.Lock()
+		defer m.engine.mu.Unlock()
+		up = m.engine.up
+		return nil
+	})
+	return up, err
 }
 
 // ImageEnv implements instance.Imaging. Hooks do not see it.
