@@ -46,6 +46,26 @@ func TestWhatEndedWithTheEngineComesBackWithAVisit(t *testing.T) {
 	}
 }
 
+// The days that a machine is off are none of those after which what was stopped
+// is deleted.
+func TestNobodyIsDeletedForATimeWithoutTheEngine(t *testing.T) {
+	b := newBench(t, 1)
+	b.create("ranonabc")
+	b.update("ranonabc", func(l *instance.Lifetime) { l.DeleteAfterStopped = new(instance.Duration(time.Hour)) })
+	if err := b.manager.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b.engine.Restart()
+	off := time.Now()
+	b.eventually("a while has gone by", func() bool { return time.Since(off) > 20*time.Millisecond })
+	back := time.Now().Truncate(time.Millisecond)
+	b.open()
+	in := b.awaitStatus("ranonabc", instance.Stopped, instance.ReasonEngine)
+	if in.StoppedAt.Before(back) || in.DeleteAt.Before(back.Add(time.Hour)) {
+		t.Errorf("stopped at %v, deleted at %v; we are back since %v", in.StoppedAt, in.DeleteAt, back)
+	}
+}
+
 // An engine that goes down tells of the ends of its containers, as if each had
 // been stopped by hand, until it is gone itself.
 func TestWhatTheEngineStopsBeforeItGoesDownEndedWithIt(t *testing.T) {

@@ -284,14 +284,15 @@ func (r *Record) mayHaveEndedWithEngine() bool {
 }
 
 // ended is the correction of r to an instance whose container ended; c is nil
-// where it is gone.
+// where it is gone. What ended with the engine ends as of now: while a machine is
+// off nobody can visit, and no time of anybody's is over.
 func (r *Record) ended(status Status, reason string, c *Container) *action {
 	next := *r
 	next.Status, next.Reason, next.Ready, next.Address = status, reason, false, ""
 	stopped := now()
 	if c == nil {
 		next.ContainerID, next.Adopted = "", false
-	} else if !c.FinishedAt.IsZero() {
+	} else if !c.FinishedAt.IsZero() && reason != ReasonEngine {
 		stopped = c.FinishedAt.UTC().Truncate(time.Millisecond)
 	}
 	next.StoppedAt = &stopped
