@@ -202,7 +202,9 @@ func (m *Manager) build(ctx context.Context, e *entry, op *operation, rec *Recor
 
 // complete takes rec from a container that was started to running.
 func (m *Manager) complete(ctx context.Context, e *entry, op *operation, rec *Record) error {
-	if err := m.recordStart(ctx, e, op, rec); err != nil {
+	// Of a start, the intent is durable; of a create, only what its caller was told.
+	promised := rec.Status == Starting
+	if err := m.recordStart(ctx, e, op, rec, promised); err != nil {
 		return err
 	}
 	if err := m.awaitReady(ctx, rec, e.opened); err != nil {
@@ -210,12 +212,22 @@ func (m *Manager) complete(ctx context.Context, e *entry, op *operation, rec *Re
 	}
 	rec.Status, rec.Ready = Running, true
 	op.brief.Store(true) // who sees that it runs may go on with it
-	if op.name == "start" || op.name == "restart" {
-		op.serve(e, *rec) // a create is acknowledged by what is durable
+	if promised {
+		op.serve(e, *rec)
 	}
-	err := m.save(e, rec)
+	err := m.record(e, rec, promised || op.wait == WaitStarted)
 	op.passed("recorded")
 	return err
+}
+
+// record makes rec durable, which runs. What was promised runs on, whatever
+// becomes of the write; a create that nobody was told of is acknowledged by it.
+func (m *Manager) record(e *entry, rec *Record, promised bool) error {
+	if promised {
+		m.note(e, rec)
+		return nil
+	}
+	return m.save(e, rec)
 }
 
 func (m *Manager) writeIntent(ctx context.Context, e *entry, rec *Record, port *int) (err error) {
@@ -295,8 +307,9 @@ func (m *Manager) startNew(ctx context.Context, rec *Record, pulled bool) error 
 }
 
 // recordStart notes what the engine says of the started container. Where the
-// caller waits for no more, this is the acknowledgement and has to be durable.
-func (m *Manager) recordStart(ctx context.Context, e *entry, op *operation, rec *Record) error {
+// caller waits for no more, this is the acknowledgement and has to be durable,
+// unless it is promised: see record.
+func (m *Manager) recordStart(ctx context.Context, e *entry, op *operation, rec *Record, promised bool) error {
 	op.passed("started")
 	c, err := m.inspectSurely(ctx, rec)
 	if err != nil {
@@ -307,7 +320,7 @@ func (m *Manager) recordStart(ctx context.Context, e *entry, op *operation, rec 
 	if op.wait == WaitStarted {
 		running := *rec
 		running.Status = Running
-		if err := m.save(e, &running); err != nil {
+		if err := m.record(e, &running, promised); err != nil {
 			return err
 		}
 	}
