@@ -158,7 +158,7 @@ func (m *Manager) reserve(e *entry, generated bool) (winner *entry, err error) {
 func (m *Manager) create(ctx context.Context, e *entry, op *operation, port *int) error {
 	rec := *e.record()
 	if err := m.writeIntent(ctx, e, &rec, port); err != nil {
-		m.remove(rec.Prefix)
+		m.forget(rec, nil)
 		return err
 	}
 	op.passed("intent")
@@ -386,8 +386,8 @@ func (m *Manager) forget(rec Record, err error) {
 		m.log().Warn("writing the end of an instance; the next write does it",
 			zap.String("prefix", rec.Prefix), zap.Error(err))
 	}
-	m.remove(rec.Prefix)
 	m.removeLate(rec)
+	m.remove(rec.Prefix)
 }
 
 // firstAnswer finds the entry that an earlier request with key made.

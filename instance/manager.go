@@ -209,6 +209,9 @@ func (m *Manager) Open() (err error) {
 	}
 	m.runtime = runtime
 	m.rememberAdopted()
+	if m.degraded.Load() == nil { // else the records are not all there
+		m.sweepLate()
+	}
 	m.openedAt = time.Now()
 	m.opened.Store(true)
 	m.work.Go(m.sweepLoop)
