@@ -3,8 +3,8 @@ package instance_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -22,8 +22,9 @@ func newSmallDisk(t *testing.T, ports int) *bench {
 		t.Skip("needs root, to mount a disk")
 	}
 	dir := t.TempDir()
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=1m,mode=711", "tmpfs", dir).CombinedOutput(); err != nil {
-		t.Skipf("mounting a disk: %v: %s", err, out)
+	// By no other process: until that has begun, it has our sockets and files.
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=1m,mode=711"); err != nil {
+		t.Skipf("mounting a disk: %v", err)
 	}
 	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, 0); err != nil {
@@ -62,12 +63,18 @@ func (b *bench) fillDisk(left int) {
 	}
 }
 
-// freeDisk gives the space back, and checks what the next write has.
-func (b *bench) freeDisk(want string) {
+// freeDisk gives the space back.
+func (b *bench) freeDisk() {
 	b.Helper()
 	if err := os.Remove(filepath.Join(b.dir, "filler")); err != nil {
 		b.Fatal(err)
 	}
+}
+
+// isWritten gives the space back, and checks that the next write has want.
+func (b *bench) isWritten(want string) {
+	b.Helper()
+	b.freeDisk()
 	b.create("another0")
 	if _, err := b.manager.Delete(b.Context(), "another0"); err != nil {
 		b.Fatal(err)
@@ -150,7 +157,7 @@ func TestAFullDiskStopsNothingThatWasStarted(t *testing.T) {
 			in := b.awaitStatus("abcdefgh", instance.Running, "")
 			b.answers(in)
 			b.engine.Fault(nil)
-			b.freeDisk(`"status":"running","ready":true`)
+			b.isWritten(`"status":"running","ready":true`)
 			b.reopen()
 			if now := b.awaitStatus("abcdefgh", instance.Running, ""); now.ContainerID != in.ContainerID || !now.StartedAt.Equal(*in.StartedAt) {
 				t.Errorf("it was %+v, and is %+v", in, now)
@@ -204,7 +211,7 @@ func TestAFullDiskAndCreates(t *testing.T) {
 		}
 		b.fillDisk(0)
 		b.answers(b.awaitStatus("abcdefgh", instance.Running, ""))
-		b.freeDisk(`"ready":true`)
+		b.isWritten(`"ready":true`)
 	})
 	t.Run("that fail once their caller has left", func(t *testing.T) {
 		t.Parallel()
@@ -214,7 +221,69 @@ func TestAFullDiskAndCreates(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.awaitStatus("abcdefgh", instance.Failed, "exited 3")
-		b.freeDisk(`"status":"failed"`)
+		b.isWritten(`"status":"failed"`)
 		b.awaitStatus("abcdefgh", instance.Failed, "exited 3")
 	})
+}
+
+// Whatever of a claim cannot be written: nothing of it is left, and its caller is
+// told why.
+func TestAFullDiskAndClaims(t *testing.T) {
+	for name, test := range map[string]struct {
+		prefix, lateEnv string
+		left            int // what still can be written
+	}{
+		"the record":                      {"", "", 0},
+		"the variables":                   {"abcdefgh", "/run/sandbox/env", 0},
+		"the variables, a prefix for it":  {"", "/run/sandbox/env", 0},
+		"the record, after the variables": {"abcdefgh", "/run/sandbox/env", 1},
+		"the record, a prefix for it":     {"", "/run/sandbox/env", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newSmallDisk(t, 5)
+			b.use(func(s *instance.Settings) {
+				changeTemplate(s, "hello", func(t *instance.Template) { t.Pool, t.LateEnv = 1, test.lateEnv })
+			})
+			kept := b.create("")
+			spares := b.awaitSpares(1)
+			b.fillDisk(test.left)
+			req := request(test.prefix)
+			if test.lateEnv != "" {
+				req.Env["GREETING"] = "hi"
+			}
+			_, err := b.manager.Create(t.Context(), req)
+			if e := b.failure(err, instance.DiskFull); !strings.HasPrefix(fmt.Sprint(e.Details["path"]), b.dir) {
+				t.Errorf("the details are %v", e.Details)
+			}
+			if page, err := b.manager.List(instance.Query{}); err != nil || page.Total != 1 {
+				t.Errorf("listed %+v, %v", page, err)
+			}
+			b.answers(kept)
+			// With what its variables took, the pool may have made another one.
+			b.eventually("nothing is left of it", func() bool {
+				folders := 0
+				for _, c := range b.engine.Containers() {
+					if _, was := spares[c.ID]; was || !c.Spec.IsSpare() && c.ID != kept.ContainerID {
+						return false
+					}
+					if test.lateEnv != "" {
+						folders++
+					}
+				}
+				return b.lateFolders() == folders
+			})
+			if _, err := b.manager.Delete(t.Context(), kept.Prefix); err != nil {
+				t.Errorf("a delete, which there is a reserve for: %v", err)
+			}
+			b.freeDisk()
+			b.manager.Use(b.settings()) // a pool that failed is tried again at once
+			b.awaitSpares(1)
+			in := b.create(test.prefix)
+			b.answers(in)
+			if test.lateEnv != "" && !strings.Contains(b.lateOf(in), "SANDBOX_PREFIX='"+in.Prefix+"'") {
+				t.Errorf("it reads %s", b.lateOf(in))
+			}
+		})
+	}
 }

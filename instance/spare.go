@@ -91,7 +91,7 @@ func decideSpare(r *Record, c *Container) *action {
 	giveUp := func(cause string) *action { return &action{verb: discard, cause: cause} }
 	switch {
 	case r.Status != Running:
-		return giveUp("it never became ready")
+		return giveUp("it never became ready, or could not be taken")
 	case c == nil:
 		return giveUp(ReasonRemoved)
 	case !c.Running:

@@ -316,9 +316,10 @@ func (s *store) commit(batch []change) error {
 	return err
 }
 
-// ends reports whether c is about the end of an instance.
+// ends reports whether c is about the end of an instance. That of a spare can
+// wait: whose container is gone is nobody's loss.
 func (c change) ends() bool {
-	return c.prefix != "" && (c.record == nil || c.record.Status == Deleting)
+	return c.prefix != "" && !isSpare(c.prefix) && (c.record == nil || c.record.Status == Deleting)
 }
 
 func (s *store) fillReserve() { s.reserve.fill(len(s.files[0].content)) }

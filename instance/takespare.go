@@ -60,18 +60,30 @@ func (m *Manager) letGo(spare *entry) {
 // createFrom does the work of a create that seized a spare: it takes that or,
 // where the spare turns out to be no good, makes a container as ever.
 func (m *Manager) createFrom(ctx context.Context, spare, e *entry, op *operation) error {
+	defer m.tendPools()
 	err := m.takeSpare(ctx, spare, e, op)
-	m.letGo(spare)
-	m.tendPools()
 	if err == nil {
+		m.letGo(spare)
 		return nil
 	}
+	spare.spoil()
+	m.letGo(spare)
 	m.discard(spare, "it could not be taken: "+err.Error())
-	if op.quit, err = m.gate.join(); err != nil {
-		m.remove(e.record().Prefix)
-		return err
+	if kind := KindOf(err); kind != DiskFull && kind != StateFailed { // which would be no better
+		if op.quit, err = m.gate.join(); err == nil {
+			return m.create(ctx, e, op, nil)
+		}
 	}
-	return m.create(ctx, e, op, nil)
+	m.forget(*e.record(), nil)
+	return err
+}
+
+// spoil keeps a spare that turned out to be no good from being seized again,
+// though it may take until the next look at everything to be rid of it.
+func (e *entry) spoil() {
+	rec := *e.record()
+	rec.Status, rec.Ready = Failed, false
+	e.show(&rec)
 }
 
 // takeSpare makes the container of spare that of e. The name comes first: a
