@@ -53,6 +53,11 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (Instance, erro
 	if first, err := m.firstAnswer(req.IdempotencyKey, hash); first != nil || err != nil {
 		return m.join(ctx, first, req, err)
 	}
+	if req.Prefix != nil {
+		if err := m.freePrefix(ctx, *req.Prefix); err != nil {
+			return Instance{}, err
+		}
+	}
 	rec, spare, err := m.plan(req)
 	if err != nil {
 		return Instance{}, err
@@ -141,11 +146,13 @@ func (m *Manager) reserve(e *entry, generated bool) (winner *entry, err error) {
 			return first, checkSame(first.record(), e.rec.RequestHash)
 		}
 	}
-	if m.table[e.rec.Prefix] != nil || !generated && m.isBornLocked(e.rec.Prefix) {
-		if generated { // 36^8 at the least: do not trust the source of randomness any more
-			return nil, Errorf(Internal, "generated the prefix %s twice", e.rec.Prefix)
-		}
+	switch taken := m.table[e.rec.Prefix] != nil; {
+	case taken && generated: // 36^8 at the least: do not trust the source of randomness any more
+		return nil, Errorf(Internal, "generated the prefix %s twice", e.rec.Prefix)
+	case taken:
 		return nil, Errorf(PrefixTaken, "prefix already exists")
+	case !generated && m.isBornLocked(e.rec.Prefix):
+		return nil, Errorf(PrefixTaken, "prefix is taken: the container of another instance was made for it")
 	}
 	m.table[e.rec.Prefix] = e
 	if e.rec.IdempotencyKey != "" {

@@ -216,30 +216,54 @@ func (m *Manager) takePort(ctx context.Context, wanted *int) (int, error) {
 // giveUpSpare frees a port that a pool holds, that one if it is wanted, and
 // reports whether there was one to free.
 func (m *Manager) giveUpSpare(ctx context.Context, wanted *int) bool {
-	for key, spare := range m.spareEntries() {
-		rec := spare.record()
+	for _, spare := range m.spareEntries() {
 		// One without a port may be about to get it.
-		if wanted != nil && rec.Port != *wanted && rec.Port != 0 {
+		if port := spare.record().Port; wanted != nil && port != *wanted && port != 0 {
 			continue
 		}
-		op := newOperation(ctx, "discard", WaitReady)
-		switch holder, err := spare.claimSpare(op); {
-		case err != nil: // gone, or an instance takes it
-		case holder != op:
-			select {
-			case <-holder.done:
-				return true
-			case <-ctx.Done():
-				return false
-			}
-		default:
-			m.log().Info("giving up a spare, for an instance needs its port", zap.String("prefix", key), zap.Int("port", rec.Port))
-			err := m.removeSpare(ctx, *rec, op)
-			m.finish(spare, op, err)
+		if err := m.endSpare(ctx, spare, "an instance needs its port"); KindOf(err) != NotFound {
 			return err == nil
 		}
 	}
 	return false
+}
+
+// freePrefix gives up the spare that was born for prefix, if there is one, since
+// an instance is to have that.
+func (m *Manager) freePrefix(ctx context.Context, prefix string) error {
+	spare := m.row(spareKey(prefix))
+	if spare == nil {
+		return nil
+	}
+	defer m.tendPools()
+	err := m.endSpare(ctx, spare, "an instance gets its prefix")
+	if KindOf(err) == NotFound {
+		return nil // an instance has it by now
+	}
+	return err
+}
+
+// endSpare removes a spare, for the reason why, or awaits that whoever is at it
+// has. NotFound: it is gone, or an instance takes it.
+func (m *Manager) endSpare(ctx context.Context, spare *entry, why string) error {
+	op := newOperation(ctx, "discard", WaitReady)
+	holder, err := spare.claimSpare(op)
+	switch {
+	case err != nil:
+		return err
+	case holder != op:
+		select {
+		case <-holder.done:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	rec := *spare.record()
+	m.log().Info("giving up a spare", zap.String("prefix", rec.Prefix), zap.Int("port", rec.Port), zap.String("why", why))
+	err = m.removeSpare(ctx, rec, op)
+	m.finish(spare, op, err)
+	return err
 }
 
 // claimSpare gives op the slot of a spare. One that is being made is abandoned;
