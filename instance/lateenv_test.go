@@ -224,6 +224,37 @@ func TestFoldersThatACrashLeftAreRemoved(t *testing.T) {
 	}
 }
 
+// An end in the middle of a claim: a spare that is still one knows of nobody.
+func TestAClaimThatIsCutShortTellsNoSpareWhoItIs(t *testing.T) {
+	b := newLatePool(t, 5, 1)
+	spares := b.spares()
+	at := make(chan struct{}, 1)
+	b.engine.Fault(func(ctx context.Context, call, _ string) error {
+		if call != "Rename" {
+			return nil
+		}
+		at <- struct{}{}
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	go func() { _, _ = b.manager.Create(context.Background(), request("abcdefgh", "SECRET", "s")) }()
+	<-at
+	b.manager.Close()
+	b.engine.Fault(nil)
+	b.open()
+	for id, c := range b.awaitSpares(1) {
+		found, err := os.ReadDir(c.Spec.LateDir)
+		if _, same := spares[id]; !same || err != nil || len(found) != 0 {
+			t.Errorf("the spare of before %v: it has %v, %v", same, found, err)
+		}
+	}
+	b.eventually("the create is undone", func() bool {
+		_, err := b.manager.Get("abcdefgh")
+		return instance.KindOf(err) == instance.NotFound
+	})
+	b.nothingLeft("abcdefgh")
+}
+
 func TestLateVariablesAreReadByAShell(t *testing.T) {
 	b := newLatePool(t, 3, 1)
 	values := []string{

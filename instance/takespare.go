@@ -86,23 +86,24 @@ func (e *entry) spoil() {
 	e.show(&rec)
 }
 
-// takeSpare makes the container of spare that of e. The name comes first: a
-// crash before the record leaves a spare whose container is gone and a
-// container without a record, both of which reconcile removes. The record,
-// which replaces the spare's in one write, is the acknowledgement.
+// takeSpare makes the container of spare that of e. The name comes first, so
+// that no container with a spare's name knows whose it is: a crash before the
+// record leaves a spare whose container is gone and a container without a
+// record, both of which reconcile removes. The record, which replaces the
+// spare's in one write, is the acknowledgement.
 func (m *Manager) takeSpare(ctx context.Context, spare, e *entry, op *operation) error {
 	was := spare.record()
 	next := was.becomes(e.record())
 	if err := m.proveSpare(ctx, was); err != nil {
 		return err
 	}
-	if err := m.writeLate(next); err != nil {
-		return err
-	}
 	if err := m.rename(ctx, next); err != nil {
 		return err
 	}
 	op.passed("renamed")
+	if err := m.writeLate(next); err != nil {
+		return err
+	}
 	if err := m.store.replace(was.Prefix, next); err != nil {
 		return err
 	}
