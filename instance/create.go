@@ -53,6 +53,11 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (Instance, erro
 	if first, err := m.firstAnswer(req.IdempotencyKey, hash); first != nil || err != nil {
 		return m.join(ctx, first, req, err)
 	}
+	if req.Prefix != nil {
+		if err := m.freePrefix(ctx, *req.Prefix); err != nil {
+			return Instance{}, err
+		}
+	}
 	rec, spare, err := m.plan(req)
 	if err != nil {
 		return Instance{}, err
@@ -141,11 +146,13 @@ func (m *Manager) reserve(e *entry, generated bool) (winner *entry, err error) {
 			return first, checkSame(first.record(), e.rec.RequestHash)
 		}
 	}
-	if m.table[e.rec.Prefix] != nil || !generated && m.isBornLocked(e.rec.Prefix) {
-		if generated { // 36^8 at the least: do not trust the source of randomness any more
-			return nil, Errorf(Internal, "generated the prefix %s twice", e.rec.Prefix)
-		}
+	switch taken := m.table[e.rec.Prefix] != nil; {
+	case taken && generated: // 36^8 at the least: do not trust the source of randomness any more
+		return nil, Errorf(Internal, "generated the prefix %s twice", e.rec.Prefix)
+	case taken:
 		return nil, Errorf(PrefixTaken, "prefix already exists")
+	case !generated && m.isBornLocked(e.rec.Prefix):
+		return nil, Errorf(PrefixTaken, "prefix is taken: the container of another instance was made for it")
 	}
 	m.table[e.rec.Prefix] = e
 	if e.rec.IdempotencyKey != "" {
@@ -158,7 +165,7 @@ func (m *Manager) reserve(e *entry, generated bool) (winner *entry, err error) {
 func (m *Manager) create(ctx context.Context, e *entry, op *operation, port *int) error {
 	rec := *e.record()
 	if err := m.writeIntent(ctx, e, &rec, port); err != nil {
-		m.remove(rec.Prefix)
+		m.forget(rec, nil)
 		return err
 	}
 	op.passed("intent")
@@ -202,7 +209,9 @@ func (m *Manager) build(ctx context.Context, e *entry, op *operation, rec *Recor
 
 // complete takes rec from a container that was started to running.
 func (m *Manager) complete(ctx context.Context, e *entry, op *operation, rec *Record) error {
-	if err := m.recordStart(ctx, e, op, rec); err != nil {
+	// Of a start, the intent is durable; of a create, only what its caller was told.
+	promised := rec.Status == Starting
+	if err := m.recordStart(ctx, e, op, rec, promised); err != nil {
 		return err
 	}
 	if err := m.awaitReady(ctx, rec, e.opened); err != nil {
@@ -210,12 +219,22 @@ func (m *Manager) complete(ctx context.Context, e *entry, op *operation, rec *Re
 	}
 	rec.Status, rec.Ready = Running, true
 	op.brief.Store(true) // who sees that it runs may go on with it
-	if op.name == "start" || op.name == "restart" {
-		op.serve(e, *rec) // a create is acknowledged by what is durable
+	if promised {
+		op.serve(e, *rec)
 	}
-	err := m.save(e, rec)
+	err := m.record(e, rec, promised || op.wait == WaitStarted)
 	op.passed("recorded")
 	return err
+}
+
+// record makes rec durable, which runs. What was promised runs on, whatever
+// becomes of the write; a create that nobody was told of is acknowledged by it.
+func (m *Manager) record(e *entry, rec *Record, promised bool) error {
+	if promised {
+		m.note(e, rec)
+		return nil
+	}
+	return m.save(e, rec)
 }
 
 func (m *Manager) writeIntent(ctx context.Context, e *entry, rec *Record, port *int) (err error) {
@@ -295,8 +314,9 @@ func (m *Manager) startNew(ctx context.Context, rec *Record, pulled bool) error 
 }
 
 // recordStart notes what the engine says of the started container. Where the
-// caller waits for no more, this is the acknowledgement and has to be durable.
-func (m *Manager) recordStart(ctx context.Context, e *entry, op *operation, rec *Record) error {
+// caller waits for no more, this is the acknowledgement and has to be durable,
+// unless it is promised: see record.
+func (m *Manager) recordStart(ctx context.Context, e *entry, op *operation, rec *Record, promised bool) error {
 	op.passed("started")
 	c, err := m.inspectSurely(ctx, rec)
 	if err != nil {
@@ -307,7 +327,7 @@ func (m *Manager) recordStart(ctx context.Context, e *entry, op *operation, rec 
 	if op.wait == WaitStarted {
 		running := *rec
 		running.Status = Running
-		if err := m.save(e, &running); err != nil {
+		if err := m.record(e, &running, promised); err != nil {
 			return err
 		}
 	}
@@ -373,8 +393,8 @@ func (m *Manager) forget(rec Record, err error) {
 		m.log().Warn("writing the end of an instance; the next write does it",
 			zap.String("prefix", rec.Prefix), zap.Error(err))
 	}
-	m.remove(rec.Prefix)
 	m.removeLate(rec)
+	m.remove(rec.Prefix)
 }
 
 // firstAnswer finds the entry that an earlier request with key made.

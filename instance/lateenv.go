@@ -71,24 +71,26 @@ func lateFile(env map[string]string) []byte {
 	return b.Bytes()
 }
 
-// removeLate removes the folder of a container that is gone, unless another one
-// has been made for the same prefix.
+// removeLate removes the folder of a container that is gone, while its record
+// still keeps everybody else from what it was made for. Where a spare could not
+// be taken, the instance that was to have it may have been made for the same.
 func (m *Manager) removeLate(rec Record) {
-	if rec.LateEnv == "" || m.isBorn(rec.BornFor()) {
+	if rec.LateEnv == "" || rec.IsSpare() && m.lookup(rec.Spare) != nil {
 		return
 	}
 	if err := os.RemoveAll(m.lateDir(rec.BornFor())); err != nil {
-		m.log().Warn("removing the late variables of an instance; will try again",
+		m.log().Warn("removing the late variables of an instance; the next start tries again",
 			zap.String("prefix", rec.Prefix), zap.Error(err))
 	}
 }
 
-// sweepLate removes the folders that a crash left behind.
+// sweepLate removes the folders that a crash left behind. It is for Open, before
+// anybody can make one.
 func (m *Manager) sweepLate() {
 	folders, _ := os.ReadDir(filepath.Join(m.dir, lateFolder)) // absent: there is nothing to remove
 	for _, folder := range folders {
 		if born := folder.Name(); ValidPrefix(born) && !m.isBorn(born) {
-			_ = os.RemoveAll(m.lateDir(born)) // the next sweep tries again
+			_ = os.RemoveAll(m.lateDir(born)) // the next start tries again
 		}
 	}
 }

@@ -1,13 +1,16 @@
 package instance_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
@@ -221,6 +224,37 @@ func TestFoldersThatACrashLeftAreRemoved(t *testing.T) {
 	}
 }
 
+// An end in the middle of a claim: a spare that is still one knows of nobody.
+func TestAClaimThatIsCutShortTellsNoSpareWhoItIs(t *testing.T) {
+	b := newLatePool(t, 5, 1)
+	spares := b.spares()
+	at := make(chan struct{}, 1)
+	b.engine.Fault(func(ctx context.Context, call, _ string) error {
+		if call != "Rename" {
+			return nil
+		}
+		at <- struct{}{}
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	go func() { _, _ = b.manager.Create(context.Background(), request("abcdefgh", "SECRET", "s")) }()
+	<-at
+	b.manager.Close()
+	b.engine.Fault(nil)
+	b.open()
+	for id, c := range b.awaitSpares(1) {
+		found, err := os.ReadDir(c.Spec.LateDir)
+		if _, same := spares[id]; !same || err != nil || len(found) != 0 {
+			t.Errorf("the spare of before %v: it has %v, %v", same, found, err)
+		}
+	}
+	b.eventually("the create is undone", func() bool {
+		_, err := b.manager.Get("abcdefgh")
+		return instance.KindOf(err) == instance.NotFound
+	})
+	b.nothingLeft("abcdefgh")
+}
+
 func TestLateVariablesAreReadByAShell(t *testing.T) {
 	b := newLatePool(t, 3, 1)
 	values := []string{
@@ -238,4 +272,57 @@ func TestLateVariablesAreReadByAShell(t *testing.T) {
 			t.Errorf("a shell reads %q as %q (%v)", want, out, err)
 		}
 	}
+}
+
+// A folder that takes its time to be removed takes nothing along that belongs to
+// the next instance of its prefix.
+func TestFoldersGoBeforeTheirPrefixIsFree(t *testing.T) {
+	fill := func(t *testing.T, folder string) {
+		t.Helper()
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for n := range 10_000 {
+			if err := os.WriteFile(filepath.Join(folder, fmt.Sprint("file", n)), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	check := func(t *testing.T, b *bench) {
+		t.Helper()
+		in := b.create("abcdefgh", "GREETING", "hi")
+		for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+			if !strings.Contains(b.lateOf(in), "GREETING='hi'") {
+				t.Fatalf("it reads %s", b.lateOf(in))
+			}
+			if found, err := os.ReadDir(filepath.Join(b.dir, "env", "abcdefgh")); err != nil || len(found) == 1 {
+				return
+			}
+		}
+		t.Error("what was there before is still there")
+	}
+	t.Run("by a delete", func(t *testing.T) {
+		t.Parallel()
+		b := newLatePool(t, 3, 0)
+		in := b.create("abcdefgh")
+		fill(t, b.container(in.ContainerID).Spec.LateDir)
+		deleted := make(chan error, 1)
+		go func() { deleted <- second(b.manager.Delete(context.Background(), "abcdefgh")) }()
+		b.eventually("its prefix is free", func() bool {
+			_, err := b.manager.Get("abcdefgh")
+			return instance.KindOf(err) == instance.NotFound
+		})
+		check(t, b)
+		if err := <-deleted; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("after a crash", func(t *testing.T) {
+		t.Parallel()
+		b := newLatePool(t, 3, 0)
+		b.manager.Close()
+		fill(t, filepath.Join(b.dir, "env", "abcdefgh"))
+		b.open()
+		check(t, b)
+	})
 }

@@ -213,6 +213,9 @@ func (m *Manager) Open() (err error) {
 	}
 	m.runtime = runtime
 	m.rememberAdopted()
+	if m.degraded.Load() == nil { // else the records are not all there
+		m.sweepLate()
+	}
 	m.openedAt = time.Now()
 	m.opened.Store(true)
 	m.work.Go(m.sweepLoop)
@@ -573,6 +576,20 @@ func (m *Manager) save(e *entry, rec *Record) error {
 	e.show(rec)
 	m.mind(m.deadlines(e).first())
 	return nil
+}
+
+// note makes rec visible, and durable where that is possible: for what has
+// happened to the container already, and cannot be taken back. What runs serves,
+// though the disk be full. Until the disk has rec, which a refresh sees to, it
+// has the intent before, of which the next Open makes the same.
+func (m *Manager) note(e *entry, rec *Record) {
+	e.stamp(rec)
+	if err := m.store.note(rec); err != nil {
+		m.log().Error("writing what has become of an instance; the next write does it",
+			zap.String("prefix", rec.Prefix), zap.String("status", string(rec.Status)), zap.Error(err))
+	}
+	e.show(rec)
+	m.mind(m.deadlines(e).first())
 }
 
 func endpointOf(r *Record) *Endpoint {

@@ -57,9 +57,7 @@ func (m *Manager) pause(ctx context.Context, e *entry, op *operation, reason str
 	err := m.gate.do(ctx, func() error { return m.pauseSurely(ctx, ContainerName(rec.Prefix)) })
 	op.passed("paused")
 	if err != nil && ctx.Err() == nil {
-		if err := m.save(e, &before); err != nil { // it runs on
-			m.log().Error("writing that a pause did not happen", zap.String("prefix", rec.Prefix), zap.Error(err))
-		}
+		m.note(e, &before) // it runs on
 	}
 	return err
 }
@@ -90,9 +88,9 @@ func (m *Manager) thaw(ctx context.Context, e *entry, op *operation, rec Record)
 	rec.follow(c)
 	rec.Status, rec.Ready, rec.Reason, rec.StoppedAt = Running, true, "", nil
 	op.serve(e, rec)
-	err = m.save(e, &rec)
+	m.note(e, &rec)
 	op.passed("recorded")
-	return err
+	return nil
 }
 
 // thawGrace is how long a container that somebody else resumed has to go on:
@@ -125,5 +123,6 @@ func (m *Manager) thawedOutside(ctx context.Context, e *entry, op *operation) er
 	}
 	rec.follow(c)
 	rec.Status, rec.Ready, rec.Reason, rec.StoppedAt = Running, true, "", nil
-	return m.save(e, &rec)
+	m.note(e, &rec)
+	return nil
 }

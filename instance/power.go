@@ -175,9 +175,7 @@ func (m *Manager) restore(e *entry, before Record, cause error) {
 		stopped := now()
 		before.Status, before.Ready, before.Reason, before.StoppedAt = Failed, false, failReason(cause), &stopped
 	}
-	if err := m.save(e, &before); err != nil {
-		m.log().Error("writing that a start did not begin", zap.String("prefix", before.Prefix), zap.Error(err))
-	}
+	m.note(e, &before)
 }
 
 // markFailed records why an acknowledged instance did not come up, and stops
@@ -192,9 +190,7 @@ func (m *Manager) markFailed(ctx context.Context, e *entry, rec Record, cause er
 	}
 	stopped := now()
 	rec.Status, rec.Ready, rec.StoppedAt, rec.Reason = Failed, false, &stopped, failReason(cause)
-	if err := m.save(e, &rec); err != nil {
-		m.log().Error("writing a failed start", zap.String("prefix", rec.Prefix), zap.Error(err))
-	}
+	m.note(e, &rec)
 }
 
 // failReason is what status failed says of cause. Visitors see it, so the
@@ -240,7 +236,8 @@ func (m *Manager) stopFor(ctx context.Context, e *entry, op *operation, reason s
 	case KindOf(err) == NotFound:
 		rec.ContainerID = ""
 	case KindOf(err) == EngineDown && reason == ReasonIdle:
-		return errors.Join(err, m.save(e, &before)) // nobody waits for it: it is served until the engine is back
+		m.note(e, &before) // nobody waits for it: it is served until the engine is back
+		return err
 	case err != nil:
 		return err // still stopping: reconcile finishes it
 	}

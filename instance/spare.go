@@ -90,6 +90,8 @@ func (s *Settings) stale(r *Record) string {
 func decideSpare(r *Record, c *Container) *action {
 	giveUp := func(cause string) *action { return &action{verb: discard, cause: cause} }
 	switch {
+	case r.Status == Failed: // see spoil
+		return giveUp("it could not be taken")
 	case r.Status != Running:
 		return giveUp("it never became ready")
 	case c == nil:

@@ -68,7 +68,9 @@ type change struct {
 	// from is the key that the record had until now, which leaves the table in
 	// the same write; empty: the same one, or none.
 	from string
-	done chan error
+	// stays: where it cannot be written, the next write does it.
+	stays bool
+	done  chan error
 }
 
 // openStore locks dir and reads the state file; begin starts the writer.
@@ -198,6 +200,12 @@ func (s *store) newRow(r *Record) *row { return &row{record: r, parts: make([]pa
 // put makes r durable.
 func (s *store) put(r *Record) error { return s.submit(change{prefix: r.Prefix, record: r}) }
 
+// note makes r durable, which tells what has happened already. Even where it
+// fails, the next write has r.
+func (s *store) note(r *Record) error {
+	return s.submit(change{prefix: r.Prefix, record: r, stays: true})
+}
+
 // replace makes r durable, and in the same write the end of the record that
 // had the key from: a power cut leaves the one or the other.
 func (s *store) replace(from string, r *Record) error {
@@ -285,7 +293,7 @@ func (s *store) gather(first change) []change {
 
 // commit makes batch durable. If it cannot, its puts are taken back, so that
 // the next write does not make durable what its caller was told had failed;
-// what left the table stays out.
+// what was only noted stays, and what left the table stays out.
 func (s *store) commit(batch []change) error {
 	before, moved := make([]*Record, len(batch)), make([]*Record, len(batch))
 	for i, c := range batch {
@@ -300,7 +308,7 @@ func (s *store) commit(batch []change) error {
 		return nil
 	}
 	for i, c := range slices.Backward(batch) {
-		if c.record != nil {
+		if c.record != nil && !c.stays {
 			s.set(c.prefix, before[i])
 			s.set(c.from, moved[i])
 		}
@@ -308,9 +316,10 @@ func (s *store) commit(batch []change) error {
 	return err
 }
 
-// ends reports whether c is about the end of an instance.
+// ends reports whether c is about the end of an instance. That of a spare can
+// wait: whose container is gone is nobody's loss.
 func (c change) ends() bool {
-	return c.prefix != "" && (c.record == nil || c.record.Status == Deleting)
+	return c.prefix != "" && !isSpare(c.prefix) && (c.record == nil || c.record.Status == Deleting)
 }
 
 func (s *store) fillReserve() { s.reserve.fill(len(s.files[0].content)) }

@@ -60,37 +60,50 @@ func (m *Manager) letGo(spare *entry) {
 // createFrom does the work of a create that seized a spare: it takes that or,
 // where the spare turns out to be no good, makes a container as ever.
 func (m *Manager) createFrom(ctx context.Context, spare, e *entry, op *operation) error {
+	defer m.tendPools()
 	err := m.takeSpare(ctx, spare, e, op)
-	m.letGo(spare)
-	m.tendPools()
 	if err == nil {
+		m.letGo(spare)
 		return nil
 	}
+	spare.spoil()
+	m.letGo(spare)
 	m.discard(spare, "it could not be taken: "+err.Error())
-	if op.quit, err = m.gate.join(); err != nil {
-		m.remove(e.record().Prefix)
-		return err
+	if kind := KindOf(err); kind != DiskFull && kind != StateFailed { // which would be no better
+		if op.quit, err = m.gate.join(); err == nil {
+			return m.create(ctx, e, op, nil)
+		}
 	}
-	return m.create(ctx, e, op, nil)
+	m.forget(*e.record(), nil)
+	return err
 }
 
-// takeSpare makes the container of spare that of e. The name comes first: a
-// crash before the record leaves a spare whose container is gone and a
-// container without a record, both of which reconcile removes. The record,
-// which replaces the spare's in one write, is the acknowledgement.
+// spoil keeps a spare that turned out to be no good from being seized again,
+// though it may take until the next look at everything to be rid of it.
+func (e *entry) spoil() {
+	rec := *e.record()
+	rec.Status, rec.Ready = Failed, false
+	e.show(&rec)
+}
+
+// takeSpare makes the container of spare that of e. The name comes first, so
+// that no container with a spare's name knows whose it is: a crash before the
+// record leaves a spare whose container is gone and a container without a
+// record, both of which reconcile removes. The record, which replaces the
+// spare's in one write, is the acknowledgement.
 func (m *Manager) takeSpare(ctx context.Context, spare, e *entry, op *operation) error {
 	was := spare.record()
 	next := was.becomes(e.record())
 	if err := m.proveSpare(ctx, was); err != nil {
 		return err
 	}
-	if err := m.writeLate(next); err != nil {
-		return err
-	}
 	if err := m.rename(ctx, next); err != nil {
 		return err
 	}
 	op.passed("renamed")
+	if err := m.writeLate(next); err != nil {
+		return err
+	}
 	if err := m.store.replace(was.Prefix, next); err != nil {
 		return err
 	}
@@ -204,30 +217,54 @@ func (m *Manager) takePort(ctx context.Context, wanted *int) (int, error) {
 // giveUpSpare frees a port that a pool holds, that one if it is wanted, and
 // reports whether there was one to free.
 func (m *Manager) giveUpSpare(ctx context.Context, wanted *int) bool {
-	for key, spare := range m.spareEntries() {
-		rec := spare.record()
+	for _, spare := range m.spareEntries() {
 		// One without a port may be about to get it.
-		if wanted != nil && rec.Port != *wanted && rec.Port != 0 {
+		if port := spare.record().Port; wanted != nil && port != *wanted && port != 0 {
 			continue
 		}
-		op := newOperation(ctx, "discard", WaitReady)
-		switch holder, err := spare.claimSpare(op); {
-		case err != nil: // gone, or an instance takes it
-		case holder != op:
-			select {
-			case <-holder.done:
-				return true
-			case <-ctx.Done():
-				return false
-			}
-		default:
-			m.log().Info("giving up a spare, for an instance needs its port", zap.String("prefix", key), zap.Int("port", rec.Port))
-			err := m.removeSpare(ctx, *rec, op)
-			m.finish(spare, op, err)
+		if err := m.endSpare(ctx, spare, "an instance needs its port"); KindOf(err) != NotFound {
 			return err == nil
 		}
 	}
 	return false
+}
+
+// freePrefix gives up the spare that was born for prefix, if there is one, since
+// an instance is to have that.
+func (m *Manager) freePrefix(ctx context.Context, prefix string) error {
+	spare := m.row(spareKey(prefix))
+	if spare == nil {
+		return nil
+	}
+	defer m.tendPools()
+	err := m.endSpare(ctx, spare, "an instance gets its prefix")
+	if KindOf(err) == NotFound {
+		return nil // an instance has it by now
+	}
+	return err
+}
+
+// endSpare removes a spare, for the reason why, or awaits that whoever is at it
+// has. NotFound: it is gone, or an instance takes it.
+func (m *Manager) endSpare(ctx context.Context, spare *entry, why string) error {
+	op := newOperation(ctx, "discard", WaitReady)
+	holder, err := spare.claimSpare(op)
+	switch {
+	case err != nil:
+		return err
+	case holder != op:
+		select {
+		case <-holder.done:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	rec := *spare.record()
+	m.log().Info("giving up a spare", zap.String("prefix", rec.Prefix), zap.Int("port", rec.Port), zap.String("why", why))
+	err = m.removeSpare(ctx, rec, op)
+	m.finish(spare, op, err)
+	return err
 }
 
 // claimSpare gives op the slot of a spare. One that is being made is abandoned;

@@ -92,7 +92,6 @@ func (m *Manager) poolLoop() {
 	for {
 		pause := poolPause
 		if m.sync.await(m.ctx) == nil && m.degraded.Load() == nil {
-			m.sweepLate()
 			pause = min(pause, m.tend(m.settings.Load()))
 		}
 		select {

@@ -142,9 +142,7 @@ func TestSparesAreNobodys(t *testing.T) {
 				t.Errorf("%s gets a certificate", prefix)
 			}
 		}
-		_, err := b.manager.Create(t.Context(), request(c.Spec.Spare))
-		b.fails(err, instance.PrefixTaken)
-		_, err = b.manager.Create(t.Context(), request(c.Spec.Prefix))
+		_, err := b.manager.Create(t.Context(), request(c.Spec.Prefix))
 		b.fails(err, instance.BadPrefix)
 		if routes := b.file("config/subdomain-proxy.json"); strings.Contains(routes, c.Spec.Spare) {
 			t.Errorf("the routes are %s", routes)
@@ -656,4 +654,95 @@ func TestWithoutAnEngineThePoolWaits(t *testing.T) {
 	b.engine.Reconnect()
 	b.awaitSpares(1)
 	b.answers(b.take())
+}
+
+// No instance of that prefix is listed: whoever asks for it gets it.
+func TestASpareGivesItsPrefixUp(t *testing.T) {
+	for name, newPool := range map[string]func(*testing.T, int, int) *bench{"plain": newPool, "late": newLatePool} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newPool(t, 10, 1)
+			for range 2 {
+				for id, c := range b.awaitSpares(1) {
+					in := b.create(c.Spec.Spare)
+					if in.Prefix != c.Spec.Spare || in.ContainerID == id {
+						t.Errorf("created %+v", in)
+					}
+					b.answers(in)
+				}
+			}
+			b.awaitSpares(1)
+			if n := len(b.engine.Containers()); n != 3 {
+				t.Errorf("%d containers", n)
+			}
+			b.reopen()
+			if page, err := b.manager.List(instance.Query{}); err != nil || page.Total != 2 {
+				t.Errorf("listed %+v, %v", page, err)
+			}
+		})
+	}
+	t.Run("while it is being made", func(t *testing.T) {
+		t.Parallel()
+		b := newBench(t, 5)
+		at := make(chan string, 100)
+		b.engine.Fault(func(ctx context.Context, call, name string) error {
+			if call == "Create" && strings.HasPrefix(name, "sandbox-pool-") {
+				at <- strings.TrimPrefix(name, "sandbox-pool-")
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return nil
+		})
+		b.use(func(s *instance.Settings) { changeTemplate(s, "hello", func(t *instance.Template) { t.Pool = 1 }) })
+		b.answers(b.create(<-at))
+	})
+	t.Run("without an engine", func(t *testing.T) {
+		t.Parallel()
+		b := newPool(t, 5, 1)
+		b.engine.Fault(func(context.Context, string, string) error { return errDown })
+		for _, c := range b.spares() {
+			_, err := b.manager.Create(t.Context(), request(c.Spec.Spare))
+			b.fails(err, instance.EngineDown)
+		}
+	})
+}
+
+// A spare that could not be taken, and cannot be removed now, is not tried again.
+func TestASpareThatIsNoGoodIsTriedOnce(t *testing.T) {
+	b := newPool(t, 10, 1)
+	bad := b.spares()
+	var renames, removes atomic.Int64
+	b.engine.Fault(func(_ context.Context, call, name string) error {
+		if strings.HasPrefix(name, "sandbox-pool-") {
+			switch call {
+			case "Rename":
+				renames.Add(1)
+				return &instance.Error{Kind: instance.EngineFailed, Message: "no"}
+			case "Remove":
+				removes.Add(1)
+				return &instance.Error{Kind: instance.EngineFailed, Message: "no"}
+			}
+		}
+		return nil
+	})
+	for n := range int64(5) {
+		b.answers(b.take())
+		b.eventually("it was to be removed", func() bool { return removes.Load() > 0 })
+		if renames.Load() != 1 {
+			t.Fatalf("after %d creates it was tried %d times", n+1, renames.Load())
+		}
+	}
+	if h := b.manager.Pools()["hello"]; h.Ready != 0 {
+		t.Errorf("the pool is %+v", h)
+	}
+	b.engine.Fault(nil)
+	b.engine.Reconnect()
+	b.eventually("another one is ready", func() bool {
+		for id := range b.awaitSpares(1) {
+			if _, still := bad[id]; still {
+				return false
+			}
+		}
+		return true
+	})
 }
