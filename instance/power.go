@@ -259,6 +259,7 @@ func (m *Manager) delete(ctx context.Context, e *entry, op *operation) error {
 	case KindOf(intentErr) == DiskFull:
 		e.show(&intent) // go on: the container may be what fills the disk
 	case intentErr != nil:
+		e.show(e.record()) // its route may have been taken away
 		return intentErr
 	}
 	op.passed("intent")

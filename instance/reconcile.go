@@ -679,9 +679,9 @@ func (m *Manager) doOn(ctx context.Context, e *entry, a action) error {
 		return nil
 	}
 	if do == nil {
-		err := m.save(e, a.next)
-		m.finish(e, op, err)
-		return err
+		m.note(e, a.next)
+		m.finish(e, op, nil)
+		return nil
 	}
 	m.run(e, op, func(ctx context.Context) error { return do(ctx, e, op) })
 	return nil

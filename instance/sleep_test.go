@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
 
@@ -60,6 +63,25 @@ func TestWhatAUserStoppedIsNotWoken(t *testing.T) {
 			} else {
 				b.answers(in)
 			}
+		})
+	}
+}
+
+// Where the state cannot be written, nobody falls asleep; whoever comes is served.
+func TestNobodyFallsAsleepWithoutAState(t *testing.T) {
+	for _, how := range []instance.OnIdle{instance.IdleStop, instance.IdlePause, instance.IdleDelete} {
+		t.Run(string(how), func(t *testing.T) {
+			core, logs := observer.New(zap.ErrorLevel)
+			b := newBench(t, 1)
+			b.adapt = func(s *instance.Settings) { s.Log = zap.New(core) }
+			b.manager.Use(b.settings())
+			in := b.create("abcdefgh")
+			b.update("abcdefgh", func(l *instance.Lifetime) { l.IdleTimeout, l.OnIdle = new(short), &how })
+			if err := os.Mkdir(filepath.Join(b.dir, ".instances.json.tmp"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			b.eventually("it was to fall asleep", func() bool { return logs.FilterMessage("operation failed").Len() > 0 })
+			b.answers(in)
 		})
 	}
 }
