@@ -32,11 +32,15 @@ const mayNotStart instance.Kind = "may not start"
 // lets the pages that other answers become know whose they are.
 func (h *Handler) keeps(w http.ResponseWriter, r *http.Request, prefix string) bool {
 	caddyhttp.SetVar(r.Context(), handlerVar, h)
-	if !strings.HasPrefix(r.URL.Path, keptPath) || prefix == "" {
+	// In the form that Caddy's path matcher compares: an operator's routes and
+	// ours shall mean the same paths.
+	path := strings.ToLower(caddyhttp.CleanPath(r.URL.Path, true))
+	kept := strings.HasPrefix(path, keptPath) || strings.HasPrefix(r.URL.Path, keptPath)
+	if !kept || prefix == "" {
 		return false
 	}
 	var err error
-	switch r.URL.Path {
+	switch path {
 	case eventsPath:
 		err = h.serveEvents(w, r, prefix)
 	case startPath:

@@ -240,6 +240,8 @@ func TestTheKeptPathNeverReachesTheDevServer(t *testing.T) {
 		for path, want := range map[string]int{
 			eventsPath: 200, startPath: 405, keptPath: 404, keptPath + "other": 404, keptPath + "events/x": 404,
 			"/.well-known/sandbox%2Fevents": 200, "/%2ewell-known/sandbox/events": 200,
+			"//.well-known/sandbox/events": 200, "/.well-known/./sandbox/events": 200, "/a/%2e%2e/.well-known/sandbox//events": 200,
+			"/.Well-Known/SANDBOX/events": 200, "/.WELL-KNOWN/sandbox/start": 405, "/.well-known//sandbox/": 404, keptPath + "..": 404,
 		} {
 			res := s.get(t, host, path, asFetch)
 			if body := read(t, res); res.StatusCode != want || strings.Contains(body, "hello") {
@@ -258,7 +260,7 @@ func TestTheKeptPathNeverReachesTheDevServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, request := range seen {
-		if strings.HasPrefix(request.URI, "/.well-known/sandbox/") {
+		if strings.Contains(strings.ToLower(request.URI), "/.well-known/sandbox/") {
 			t.Errorf("the dev server saw %s", request.URI)
 		}
 	}
