@@ -70,8 +70,10 @@ type App struct {
 	// The exact origins of the app builder's UI, such as
 	// `https://app.example.com`: pages that may call into instances from another
 	// site, as a preview in a frame's parent does. Pages of all others are
-	// refused with 403, but for instances of `dev none`. In the Caddyfile this is
-	// `builder_origin`, which may come again. Default: none.
+	// refused with 403, but for instances of `dev none`. What sleeps wakes in the
+	// frames of these pages and of those on its own site, below the same
+	// registrable domain; in frames of others it asks to be opened in a tab. In the
+	// Caddyfile this is `builder_origin`, which may come again. Default: none.
 	BuilderOrigins []string `json:"builder_origins,omitempty"`
 
 	// Whether to start, once Docker is back after a restart of it or of the

@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/aie-sandbox/caddy-sandbox/caddymodule/request"
+	"github.com/aie-sandbox/caddy-sandbox/caddymodule/visit"
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
 
@@ -32,11 +33,15 @@ const mayNotStart instance.Kind = "may not start"
 // lets the pages that other answers become know whose they are.
 func (h *Handler) keeps(w http.ResponseWriter, r *http.Request, prefix string) bool {
 	caddyhttp.SetVar(r.Context(), handlerVar, h)
-	if !strings.HasPrefix(r.URL.Path, keptPath) || prefix == "" {
+	// In the form that Caddy's path matcher compares: an operator's routes and
+	// ours shall mean the same paths.
+	path := strings.ToLower(caddyhttp.CleanPath(r.URL.Path, true))
+	kept := strings.HasPrefix(path, keptPath) || strings.HasPrefix(r.URL.Path, keptPath)
+	if !kept || prefix == "" {
 		return false
 	}
 	var err error
-	switch r.URL.Path {
+	switch path {
 	case eventsPath:
 		err = h.serveEvents(w, r, prefix)
 	case startPath:
@@ -109,14 +114,16 @@ func (h *Handler) mayStart(r *http.Request, in instance.Instance) error {
 	return nil
 }
 
-// checkForm refuses what is not sent by a form on a page of the instance
-// itself, such as what a script of any page fetches.
+// checkForm refuses what no person sends by a form on a page of the instance
+// itself, such as what a script of any page fetches or submits. Within the five
+// seconds after somebody has touched a page, browsers take what its scripts do
+// for that person's doing.
 func (h *Handler) checkForm(r *http.Request, prefix string) error {
 	site, mode := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Sec-Fetch-Mode")
 	foreign := h.app.origins.Load().Foreign(r, schemeOf(r), prefix)
 	switch {
 	case site != "" && site != "same-origin", mode != "" && mode != "navigate":
-	case foreign != "", site == "" && r.Header["Origin"] == nil:
+	case foreign != "", site == "" && r.Header["Origin"] == nil, visit.SentByScript(r):
 	default:
 		return nil
 	}

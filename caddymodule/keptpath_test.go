@@ -51,7 +51,8 @@ func (s *server) press(t *testing.T, host, from string, changed ...string) *http
 	origin := fmt.Sprintf("http://%s:%d", host, s.sitePort)
 	header := http.Header{
 		"Accept": {"text/html"}, "Origin": {origin}, "Referer": {origin + from},
-		"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Mode": {"navigate"},
+		"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Mode": {"navigate"}, "Sec-Fetch-User": {"?1"}, "Sec-Fetch-Dest": {"document"},
+		"User-Agent": {chromeAgent},
 	}
 	for i := 0; i < len(changed); i += 2 {
 		if header.Set(changed[i], changed[i+1]); changed[i+1] == "" {
@@ -130,6 +131,7 @@ func TestOnlyTheButtonOfTheInstancesOwnPageStartsIt(t *testing.T) {
 		"a page that hides where it is":     {"Origin", "null", "Sec-Fetch-Site", "cross-site"},
 		"a neighbour's":                     {"Origin", fmt.Sprintf("http://%s:%d", hostOf("neighbor"), s.sitePort), "Sec-Fetch-Site", "same-site"},
 		"a script of a tab left open":       {"Sec-Fetch-Mode", "cors"},
+		"a form that such a script sends":   {"Sec-Fetch-User", ""},
 		"nobody's":                          {"Origin", "", "Sec-Fetch-Site", "", "Sec-Fetch-Mode", ""},
 	} {
 		if res := s.press(t, hostOf("fellover"), "/", changed...); res.StatusCode != http.StatusForbidden {
@@ -240,6 +242,8 @@ func TestTheKeptPathNeverReachesTheDevServer(t *testing.T) {
 		for path, want := range map[string]int{
 			eventsPath: 200, startPath: 405, keptPath: 404, keptPath + "other": 404, keptPath + "events/x": 404,
 			"/.well-known/sandbox%2Fevents": 200, "/%2ewell-known/sandbox/events": 200,
+			"//.well-known/sandbox/events": 200, "/.well-known/./sandbox/events": 200, "/a/%2e%2e/.well-known/sandbox//events": 200,
+			"/.Well-Known/SANDBOX/events": 200, "/.WELL-KNOWN/sandbox/start": 405, "/.well-known//sandbox/": 404, keptPath + "..": 404,
 		} {
 			res := s.get(t, host, path, asFetch)
 			if body := read(t, res); res.StatusCode != want || strings.Contains(body, "hello") {
@@ -258,7 +262,7 @@ func TestTheKeptPathNeverReachesTheDevServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, request := range seen {
-		if strings.HasPrefix(request.URI, "/.well-known/sandbox/") {
+		if strings.Contains(strings.ToLower(request.URI), "/.well-known/sandbox/") {
 			t.Errorf("the dev server saw %s", request.URI)
 		}
 	}
@@ -298,6 +302,7 @@ func TestATabThatLoadsItselfAgainIsAsked(t *testing.T) {
 	s.asleep(t, "leftopen", wakeNavigate)
 	untouched := asBrowser.Clone()
 	untouched.Set("Sec-Fetch-Site", "same-origin")
+	untouched.Set("User-Agent", chromeAgent)
 	before := s.engine.Calls("Start")
 	page := s.page(t, hostOf("leftopen"), "/app", untouched, http.StatusServiceUnavailable)
 	if !strings.Contains(page, "<h1>Asleep</h1>") || !strings.Contains(page, `<form method="post" action="`+startPath+`"><button>Wake it up</button>`) {

@@ -101,7 +101,7 @@ func readBounded(path string) (string, error) {
 func samplePage(name string) Page {
 	return Page{
 		Name: name, Status: instance.Failed, Reason: "exited 1", Phase: instance.PhaseStarting,
-		Title: "A title", Text: "A text.", Refresh: 2, Events: eventsPath, Start: startPath, Unsent: true,
+		Title: "A title", Text: "A text.", Refresh: 2, Events: eventsPath, Start: startPath, Embedded: true, Unsent: true,
 		Log:   slices.Repeat([]string{"a line"}, instance.ShownLines),
 		Ports: []instance.OpenPort{{Port: 3000, URL: "https://3000-prefix.example.com"}}, Partial: true,
 	}

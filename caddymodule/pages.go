@@ -31,11 +31,10 @@ var pageTemplate = template.Must(template.New("page").Parse(pageSource))
 
 // Our pages load nothing and show nothing that the request brought, but for the
 // number of a port; the one script follows the start of the instance. They may
-// be framed, as the dev servers in whose place they stand are by app builders;
-// there is nothing on them to click but the way to another port of the same
-// instance, and a button that starts what anybody who sees it may start.
+// be framed, as the dev servers in whose place they stand are; for those with a
+// button see [App.framers].
 var pagePolicy = "default-src 'none'; script-src " + hashOf(pageScript) + "; connect-src 'self'; style-src " + hashOf(pageStyle) +
-	"; form-action 'self'; base-uri 'none'; frame-ancestors *"
+	"; form-action 'self'; base-uri 'none'"
 
 // hashOf is how a policy names a text that may stand in the page.
 func hashOf(text string) string {
@@ -79,6 +78,9 @@ type Page struct {
 	// Start is the path that a form is to POST to, to start the instance again;
 	// empty: this visitor may not, or not yet.
 	Start string
+	// Embedded tells that there would be a Start, if the page of another site did
+	// not show this one in a frame: in a tab of its own, there is.
+	Embedded bool
 	// Unsent tells that the request was to bring something, such as a form, which
 	// went nowhere. Loading the page again would ask to send it again.
 	Unsent bool
@@ -187,6 +189,9 @@ func writePage(w http.ResponseWriter, r *http.Request, err error, log *zap.Logge
 	header.Set("Content-Type", "text/html; charset=utf-8")
 	if policy != "" {
 		header.Set("Content-Security-Policy", policy)
+	}
+	if page.Start != "" {
+		header.Add("Content-Security-Policy", "frame-ancestors "+h.app.framers(r.Host))
 	}
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")

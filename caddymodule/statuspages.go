@@ -37,6 +37,7 @@ func (h *Handler) describe(r *http.Request, e *instance.Error, page Page) (Page,
 // statusPage is that of an instance that does not run, or does not answer.
 func (h *Handler) statusPage(r *http.Request, prefix string, p instance.Progress, edge edge) Page {
 	var page Page
+	kind := h.app.kindOf(r)
 	switch p.Status {
 	case instance.Running:
 		if p.Phase == instance.PhaseReady {
@@ -54,7 +55,10 @@ func (h *Handler) statusPage(r *http.Request, prefix string, p instance.Progress
 	case instance.Deleting:
 		page = deletingPage
 	default:
-		page = edge.restingPage(r, p)
+		page = edge.restingPage(r, kind, p)
+	}
+	if page.Start != "" && kind == visit.Frame {
+		page.Start, page.Embedded = "", true
 	}
 	page.Status, page.Reason, page.Phase = p.Status, p.Reason, p.Phase
 	return page
@@ -68,13 +72,13 @@ var startingPage = Page{
 
 // restingPage is that of an instance that is stopped, paused, or just about to
 // be.
-func (e edge) restingPage(r *http.Request, p instance.Progress) Page {
+func (e edge) restingPage(r *http.Request, kind visit.Kind, p instance.Progress) Page {
 	switch {
 	case !p.Wakes() && p.Status == instance.Paused:
 		return Page{Name: stoppedName, Title: "Paused", Text: "Its user has paused this sandbox. Only its owner can resume it."}
 	case !p.Wakes():
 		return Page{Name: stoppedName, Title: "Stopped", Text: "Its user has stopped this sandbox. Only its owner can start it again."}
-	case e.receive(visit.Of(r), isAuthenticated(r)).wakes:
+	case e.receive(kind, isAuthenticated(r)).wakes:
 		return startingPage // it is being woken
 	}
 	page := Page{Name: sleepingName, Title: "Asleep", Text: "This sandbox sleeps. "}
@@ -82,15 +86,13 @@ func (e edge) restingPage(r *http.Request, p instance.Progress) Page {
 		page.Text = "Nobody has used this sandbox for a while, so it sleeps. "
 	}
 	switch {
-	case visit.Of(r) != visit.Machine && e.mayStart(r): // a tab that loaded itself again, or sent a form
+	case e.mayStart(r): // a tab that loaded itself again, or sent a form; or one whose browser bears the name of a robot
 		page.Text += "You can wake it up."
 		page.Start = startPath
 	case e.wake == wakeNever:
 		page.Text += "Its owner can start it again."
-	case e.wake == wakeAuthenticated:
-		page.Text += "It wakes up when somebody opens it who has signed in."
 	default:
-		page.Text += "It wakes up when somebody opens it in a browser."
+		page.Text += "It wakes up when somebody opens it who has signed in."
 	}
 	return page
 }

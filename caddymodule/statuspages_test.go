@@ -72,12 +72,16 @@ func TestWhatIsSaidOfAnInstanceThatDoesNotRun(t *testing.T) {
 		{"restssigned123", asBrowser, "It wakes up when somebody opens it who has signed in."},
 		{"restsclosed123", asBrowser, "Its owner can start it again."},
 		{"restsclosed123", asAnn(asBrowser), "Its owner can start it again."},
-		{"restsweb123", asRobot, "It wakes up when somebody opens it in a browser."},
+		{"restssigned123", asRobot, "It wakes up when somebody opens it who has signed in."},
 	} {
 		body := s.page(t, hostOf(row.prefix), "/", row.header, http.StatusServiceUnavailable)
 		if !strings.Contains(body, row.want) || !strings.Contains(body, "<h1>Asleep</h1>") || strings.Contains(body, "<script>") || strings.Contains(body, "http-equiv") {
 			t.Errorf("%s: %s", row.prefix, body)
 		}
+	}
+	// It may be a person all the same, and robots press no buttons.
+	if body := s.page(t, hostOf("restsweb123"), "/", asRobot, http.StatusServiceUnavailable); !strings.Contains(body, "You can wake it up.") || !strings.Contains(body, "<form") {
+		t.Errorf("what has the name of a robot: %s", body)
 	}
 	if _, err := inForce.top().manager().Stop(t.Context(), "restsweb123"); err != nil {
 		t.Fatal(err)

@@ -65,7 +65,7 @@ func (h *Handler) lease(r *http.Request, t request.Target) (*instance.Lease, err
 	if getErr != nil {
 		return nil, getErr
 	}
-	kind := visit.Of(r)
+	kind := h.app.kindOf(r)
 	how := h.app.edgeOf(in.Template).receive(kind, isAuthenticated(r))
 	if how == (reception{}) {
 		return nil, err

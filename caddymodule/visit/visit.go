@@ -16,6 +16,9 @@ const (
 	// without anybody having touched it. Next.js's do, when their server has been
 	// away for a while.
 	Reload Kind = "reload"
+	// Frame: a page of another site shows one in a frame, without anybody having
+	// touched it. Whether that is a visit depends on whose page it is.
+	Frame Kind = "frame"
 	// Call: a page's script, or a program that somebody runs, wants an answer.
 	Call Kind = "call"
 	// WebSocket: a page or a program wants one.
@@ -35,22 +38,44 @@ func Of(r *http.Request) Kind {
 		return Ping
 	case isWebSocket(r):
 		return WebSocket
-	case r.Method == http.MethodHead || isAhead(r.Header) || isErrand(r.URL.Path) || isRobot(r.UserAgent()):
+	case r.Method == http.MethodHead || isAhead(r.Header) || isErrand(r.URL.Path):
 		return Machine
-	case navigates(r):
-		if isUntouched(r.Header) {
-			return Reload
-		}
-		return Navigation
+	case r.Method != http.MethodGet: // even of robots: what brings something wants something done
+		return Call
+	case isRobot(r.UserAgent()):
+		return Machine
+	case !navigates(r):
+		return Call
+	case namesItsOwner(r.UserAgent()):
+		return Machine
+	case r.Header.Get("Sec-Fetch-Site") == "same-origin" && isUntouched(r):
+		return Reload
+	case isFramed(r.Header):
+		return Frame
 	}
-	return Call
+	return Navigation
 }
 
-// isUntouched reports whether it was a page of the same server that navigates,
-// by itself. Browsers tell when a person did it, in the page or by their own
-// buttons; those that tell neither are believed to be a person's.
-func isUntouched(h http.Header) bool {
-	return h.Get("Sec-Fetch-Site") == "same-origin" && h.Get("Sec-Fetch-User") == ""
+// SentByScript reports whether it was a script that sent r, a form. A service
+// worker of the app's that passes requests on takes from them who made them;
+// those are believed to be a person's, who could send none else.
+func SentByScript(r *http.Request) bool {
+	const fromWorker = "empty"
+	return isUntouched(r) && r.Header.Get("Sec-Fetch-Dest") != fromWorker
+}
+
+// isUntouched reports whether r navigates without anybody having touched the
+// page that it comes from: a script does it, or a timer. Browsers that do not
+// tell are believed to be a person's.
+func isUntouched(r *http.Request) bool {
+	return r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-User") == "" && tellsTouches(r.UserAgent())
+}
+
+// tellsTouches reports whether a browser that tells from what site a request
+// comes also tells, by Sec-Fetch-User, that a person made it. All do but those of
+// Apple's engine: Safari, all browsers of iPhones and iPads, and WebKitGTK.
+func tellsTouches(agent string) bool {
+	return strings.Contains(agent, "Chrome/") || strings.Contains(agent, "Firefox/")
 }
 
 // isWebSocket reports whether r asks for a WebSocket, over whatever HTTP.
@@ -96,39 +121,11 @@ func isErrand(path string) bool {
 	return strings.HasPrefix(path, "/.well-known/") || strings.HasPrefix(path, "/apple-touch-icon")
 }
 
-// robots are parts of the names that machines go by, in lower case. Those that
-// give themselves out for browsers are not known by this. HeadlessChrome is not
-// among them: agents look at their work with it.
-var robots = []string{
-	"bot", "crawl", "spider", "slurp", "preview", "unfurl", "embed", "fetcher", "scrap", "archiv",
-	"facebookexternalhit", "whatsapp", "skypeuripreview", "vkshare", "pinterest", "quora link", "outbrain",
-	"monitor", "pingdom", "uptime", "statuscake", "site24x7", "newrelic", "datadog", "checkly", "kube-probe", "elb-healthchecker",
-	"googleimageproxy", "lighthouse", "scan", "nmap", "masscan", "zgrab", "nuclei", "censys",
-}
-
-// robotsBy are the robots by the first byte of their names: this is asked of each
-// request, and one look at each byte is cheaper than one for each name.
-var robotsBy = func() (by [256][]string) {
-	for _, name := range robots {
-		by[name[0]] = append(by[name[0]], name)
-	}
-	return by
-}()
-
-func isRobot(agent string) bool {
-	const longest = 1024 // a name that is longer is none
-	if len(agent) > longest {
-		return true
-	}
-	agent = strings.ToLower(agent)
-	for i := range len(agent) {
-		for _, name := range robotsBy[agent[i]] {
-			if strings.HasPrefix(agent[i:], name) {
-				return true
-			}
-		}
-	}
-	return false
+// isFramed reports whether a page of another site shows r in a frame, or the
+// like, without anybody having touched it.
+func isFramed(h http.Header) bool {
+	dest := h.Get("Sec-Fetch-Dest")
+	return h.Get("Sec-Fetch-Site") == "cross-site" && h.Get("Sec-Fetch-User") == "" && dest != "" && dest != "document"
 }
 
 // navigates reports whether r opens a page, in a tab or in a frame. Browsers

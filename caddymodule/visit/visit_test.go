@@ -6,6 +6,8 @@ import (
 	"testing"
 )
 
+const safari = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.6 Safari/605.1.15"
+
 const chrome = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
 
 func TestOf(t *testing.T) {
@@ -18,8 +20,16 @@ func TestOf(t *testing.T) {
 		{"a browser opens a page", "GET", "/", map[string]string{"Sec-Fetch-Mode": "navigate", "Accept": html, "User-Agent": chrome}, Navigation},
 		{"in a frame", "GET", "/a?b", map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe", "User-Agent": chrome}, Navigation},
 		{"a person follows a link", "GET", "/", map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin", "Sec-Fetch-User": "?1", "User-Agent": chrome}, Navigation},
-		{"an app builder's frame", "GET", "/", map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "cross-site", "User-Agent": chrome}, Navigation},
+		{"a page of the same site shows it in a frame", "GET", "/", map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe", "Sec-Fetch-Site": "same-site", "User-Agent": chrome}, Navigation},
+		{"a page of another does", "GET", "/", map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe", "Sec-Fetch-Site": "cross-site", "User-Agent": chrome}, Frame},
+		{"in Safari", "GET", "/", map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe", "Sec-Fetch-Site": "cross-site", "User-Agent": safari}, Frame},
+		{"by another element", "GET", "/", map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "object", "Sec-Fetch-Site": "cross-site", "User-Agent": chrome}, Frame},
+		{"a person has it shown in a frame", "GET", "/", map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-User": "?1", "User-Agent": chrome}, Navigation},
+		{"a page of another site leads here", "GET", "/", map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", "Sec-Fetch-Site": "cross-site", "User-Agent": chrome}, Navigation},
 		{"an open page loads itself again", "GET", "/", map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin", "User-Agent": chrome}, Reload},
+		{"in Firefox", "GET", "/", map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin", "User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:143.0) Gecko/20100101 Firefox/143.0"}, Reload},
+		{"a person may follow a link in Safari, which does not tell", "GET", "/", map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin", "User-Agent": safari}, Navigation},
+		{"in Chrome on an iPhone", "GET", "/", map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin", "User-Agent": "Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) CriOS/141.0.7390.96 Mobile/15E148 Safari/604.1"}, Navigation},
 		{"an old browser", "GET", "/", map[string]string{"Accept": html, "User-Agent": chrome}, Navigation},
 		{"a form is sent", "POST", "/", map[string]string{"Sec-Fetch-Mode": "navigate", "User-Agent": chrome}, Call},
 		{"a script", "GET", "/api", map[string]string{"Sec-Fetch-Mode": "cors", "Accept": html, "User-Agent": chrome}, Call},
@@ -40,12 +50,6 @@ func TestOf(t *testing.T) {
 		{"prefetch", "GET", "/", map[string]string{"Sec-Purpose": "prefetch;prerender", "Sec-Fetch-Mode": "navigate"}, Machine},
 		{"prefetch, of old", "GET", "/", map[string]string{"Purpose": "prefetch", "Accept": html}, Machine},
 		{"prefetch, Firefox", "GET", "/", map[string]string{"X-Moz": "prefetch", "Accept": html}, Machine},
-		{"Slack", "GET", "/", map[string]string{"User-Agent": "Slackbot-LinkExpanding 1.0 (+https://api.slack.com/robots)", "Accept": html}, Machine},
-		{"WhatsApp", "GET", "/", map[string]string{"User-Agent": "WhatsApp/2.23.20.0", "Accept": html}, Machine},
-		{"Facebook", "GET", "/", map[string]string{"User-Agent": "facebookexternalhit/1.1", "Accept": html}, Machine},
-		{"Google", "GET", "/", map[string]string{"User-Agent": "Mozilla/5.0 (compatible; Googlebot/2.1)", "Accept": html}, Machine},
-		{"a monitor", "GET", "/", map[string]string{"User-Agent": "Mozilla/5.0 (compatible; UptimeRobot/2.0)", "Accept": html}, Machine},
-		{"an agent's browser", "GET", "/", map[string]string{"User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome/140.0.0.0 Safari/537.36", "Accept": html}, Navigation},
 	} {
 		r := httptest.NewRequest(row.method, "https://abcdefgh.sandbox.example.com"+row.path, http.NoBody)
 		for name, value := range row.header {
