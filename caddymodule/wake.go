@@ -81,10 +81,12 @@ func (h *Handler) lease(r *http.Request, t request.Target) (*instance.Lease, err
 }
 
 // acquire takes a lease on t for r. Being asked by machines is no use of an
-// instance, nor by a forgotten tab whether it is back.
+// instance, unless somebody let them in: an agent is known by who it is, not by
+// what it calls itself. Nor is being asked by a forgotten tab whether it is back,
+// whoever opened that.
 func (a *App) acquire(r *http.Request, t request.Target) (*instance.Lease, error) {
-	switch visit.Of(r) {
-	case visit.Machine, visit.Ping:
+	kind := visit.Of(r)
+	if kind == visit.Ping || kind == visit.Machine && !isAuthenticated(r) {
 		return a.manager().AcquireResting(t.Prefix, t.Port)
 	}
 	return a.manager().Acquire(t.Prefix, t.Port)

@@ -263,25 +263,9 @@ func TestAPingOfADevServerThatIsAwayIsNotAnswered(t *testing.T) {
 func TestMachinesAreServedButAreNoUse(t *testing.T) {
 	s := startSleepServer(t, "")
 	s.create(t, "inuse000")
-	used := func() time.Time {
-		in, err := inForce.top().manager().Get("inuse000")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if in.LastActiveAt == nil {
-			return time.Time{}
-		}
-		return *in.LastActiveAt
-	}
 	s.get(t, hostOf("inuse000"), "/", asCurl)
-	eventually(t, func() error { // until that request has ended for the server as well
-		last := used()
-		if time.Since(last) < 50*time.Millisecond {
-			return errors.New("it is in use")
-		}
-		return nil
-	})
-	before := used()
+	used := func() time.Time { return s.usedAt(t, "inuse000") }
+	before := s.restsSince(t, "inuse000")
 	for _, header := range []http.Header{
 		with(asOldest, "User-Agent", "Googlebot/2.1"), with(asCurl, "Accept", "text/x-vite-ping"), with(asBrowser, "Sec-Purpose", "prefetch"),
 	} {
@@ -297,6 +281,55 @@ func TestMachinesAreServedButAreNoUse(t *testing.T) {
 	s.get(t, hostOf("inuse000"), "/", asCurl)
 	if after := used(); !after.After(before) {
 		t.Error("a call is no use")
+	}
+}
+
+func (s *server) usedAt(t *testing.T, prefix string) time.Time {
+	t.Helper()
+	in, err := inForce.top().manager().Get(prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if in.LastActiveAt == nil {
+		return time.Time{}
+	}
+	return *in.LastActiveAt
+}
+
+// restsSince waits until the last request has ended for the server as well, and
+// returns when that was.
+func (s *server) restsSince(t *testing.T, prefix string) (last time.Time) {
+	t.Helper()
+	eventually(t, func() error {
+		if last = s.usedAt(t, prefix); time.Since(last) < 50*time.Millisecond {
+			return errors.New("it is in use")
+		}
+		return nil
+	})
+	return last
+}
+
+// An agent is known by who it is, not by what it calls itself. But its browser
+// sends who it is with the pings of a forgotten tab, too.
+func TestAnAgentThatIsKnownUsesWhatItAsksFor(t *testing.T) {
+	s := startSleepServer(t, "")
+	s.create(t, "inuse000")
+	agent := with(asCurl, "User-Agent", "coding-bot/1.0", "Authorization", asAlice)
+	for name, row := range map[string]struct {
+		header http.Header
+		uses   bool
+	}{
+		"an agent":            {agent, true},
+		"one that is nobody":  {with(asCurl, "User-Agent", "coding-bot/1.0"), false},
+		"a ping of its tab's": {with(agent, "Accept", "text/x-vite-ping"), false},
+	} {
+		before := s.restsSince(t, "inuse000")
+		if res := s.get(t, hostOf("inuse000"), "/", row.header); res.StatusCode != http.StatusOK {
+			t.Errorf("%s: %d", name, res.StatusCode)
+		}
+		if uses := s.usedAt(t, "inuse000").After(before); uses != row.uses {
+			t.Errorf("%s uses the instance: %t", name, uses)
+		}
 	}
 }
 
