@@ -105,11 +105,10 @@ func (h *Handler) waitFor(r *http.Request, t request.Target, how reception) (*in
 	defer cancel()
 	stop := context.AfterFunc(h.app.engine.leaving, cancel)
 	defer stop()
-	permit := func() error { return h.app.engine.wakes.take(clientOf(r), h.app.wakeBudget) }
 	for {
 		var err error
 		if how.wakes {
-			_, err = h.app.manager().Wake(ctx, t.Prefix, permit)
+			_, err = h.app.manager().Wake(ctx, t.Prefix, h.permit(r))
 		} else {
 			_, err = h.app.manager().AwaitStart(ctx, t.Prefix)
 		}
@@ -130,6 +129,11 @@ func (h *Handler) waitFor(r *http.Request, t request.Target, how reception) (*in
 		}
 		// It was put to sleep again, before its visitor had his turn.
 	}
+}
+
+// permit takes the start that r causes out of the budget of whoever sent it.
+func (h *Handler) permit(r *http.Request) instance.Permit {
+	return func() (giveBack func(), err error) { return h.app.engine.wakes.take(clientOf(r), h.app.wakeBudget) }
 }
 
 // endedBy reports whether err only says that ctx has ended.
