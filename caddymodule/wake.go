@@ -92,14 +92,26 @@ func (a *App) acquire(r *http.Request, t request.Target) (*instance.Lease, error
 	return a.manager().Acquire(t.Prefix, t.Port)
 }
 
+// held are the requests of this process that wait for a start, which all
+// configurations share. Each costs about what one to a slow dev server does:
+// up to 40 KiB. A share is more than the tabs of a person ask for at once.
+var held = newCrowd(8192, 2048, 256)
+
 // waitFor begins or joins the start of an instance and waits for it as long as
-// r is to; the start goes on without it. The body of r is not touched.
+// r is to; the start goes on without it. The body of r is not touched. Where
+// there is no place to wait, the start begins all the same.
 //
 // Over HTTP/1.1, a client that leaves is noticed at once only if it sent no
 // body: net/http looks no further until that has been read.
 func (h *Handler) waitFor(r *http.Request, t request.Target, how reception) (*instance.Lease, error) {
 	if h.app.engine.leaving.Err() != nil {
 		return nil, errLeaving()
+	}
+	leave, ok := held.join(t.Prefix, clientOf(r))
+	if ok {
+		defer leave()
+	} else {
+		how.waits = 0
 	}
 	ctx, cancel := context.WithTimeout(instance.WithRequestID(r.Context(), requestID(r)), how.waits)
 	defer cancel()
@@ -124,6 +136,8 @@ func (h *Handler) waitFor(r *http.Request, t request.Target, how reception) (*in
 			return nil, err
 		case h.app.engine.leaving.Err() != nil:
 			return nil, errLeaving()
+		case !ok:
+			return nil, errCrowded()
 		case ctx.Err() != nil:
 			return nil, err
 		}
@@ -160,6 +174,14 @@ func (h *Handler) withoutStart(r *http.Request, t request.Target, err error) (*i
 		e.Message = "the instance could not be started: try again in a few seconds"
 	}
 	return lease, now
+}
+
+func errCrowded() error {
+	return &instance.Error{
+		Kind:       instance.Overloaded,
+		Message:    "too many visitors wait for an instance to start: try again in a few seconds",
+		RetryAfter: 2 * time.Second,
+	}
 }
 
 func errLeaving() error {

@@ -749,6 +749,67 @@ func TestAClientBeyondItsBudgetWakesNothing(t *testing.T) {
 	}
 }
 
+func TestAnEngineThatIsDownCostsVisitorsNothing(t *testing.T) {
+	c := sleepConfig("")
+	c.sandbox = "wake_budget 2/minute"
+	s := startServer(t, c)
+	s.asleep(t, "sleeping", wakeAny)
+	s.engine.Fault(func(context.Context, string, string) error {
+		return &instance.Error{Kind: instance.EngineDown, Message: "down"}
+	})
+	for range 5 {
+		s.callURL(t, hostOf("sleeping"), "/").expect(t, http.StatusServiceUnavailable, 1102)
+	}
+	s.engine.Fault(nil)
+	if res := s.get(t, hostOf("sleeping"), "/", asCurl); res.StatusCode != http.StatusOK {
+		t.Errorf("once it is back: %d", res.StatusCode)
+	}
+}
+
+// Whoever has more than a share of the places begins a start all the same, but
+// does not wait for it. Others do.
+func TestOneClientLeavesPlacesForOthersWhoWait(t *testing.T) {
+	c := sleepConfig("")
+	c.options = "servers {\n trusted_proxies static 127.0.0.1/32\n }"
+	s := startServer(t, c)
+	s.asleep(t, "popular0", wakeAny)
+	for n := 0; ; n++ {
+		leave, ok := held.join("popular0", at("192.0.2.1"))
+		if !ok {
+			if n < 1000 {
+				t.Fatalf("one client has %d places, too few for a thousand visitors behind one address", n)
+			}
+			break
+		}
+		t.Cleanup(leave)
+	}
+	from := func(address string, header http.Header) http.Header { return with(header, "X-Forwarded-For", address) }
+	entered, goOn := s.blockEngine(t, "Start")
+	a := readAnswer(t, s.get(t, hostOf("popular0"), "/", from("192.0.2.1", asCurl))).expect(t, http.StatusServiceUnavailable, 1106)
+	if a.Header.Get("Retry-After") == "" {
+		t.Errorf("no Retry-After: %s", a.raw)
+	}
+	<-entered
+	page := s.get(t, hostOf("popular0"), "/", from("192.0.2.1", asBrowser))
+	if body := read(t, page); page.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, startingPage.Text) {
+		t.Errorf("a navigation got %d %s", page.StatusCode, body)
+	}
+	answers := make(chan *http.Response, 1)
+	go func() { answers <- s.get(t, hostOf("popular0"), "/", from("192.0.2.2", asCurl)) }()
+	eventually(t, func() error { // it waits
+		held.mu.Lock()
+		defer held.mu.Unlock()
+		if held.networks[at("192.0.2.2")[0].Prefix] != 1 {
+			return errors.New("nobody waits from 192.0.2.2")
+		}
+		return nil
+	})
+	goOn()
+	if res := <-answers; res.StatusCode != http.StatusOK {
+		t.Errorf("another client got %d", res.StatusCode)
+	}
+}
+
 func (s *server) getAdmin(t *testing.T, path string) *http.Response {
 	t.Helper()
 	res, err := http.Get(s.admin() + path)

@@ -8,10 +8,6 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// maxWaiters bounds who waits for one instance to start. Each costs about what
-// a request to a slow dev server does.
-const maxWaiters = 1024
-
 // wakesPerMinute is how often visitors can have one instance started: nobody
 // needs more, and a stranger is not to make it flap. One that is paused is not
 // counted, since it is back in milliseconds.
@@ -102,11 +98,6 @@ func (m *Manager) awaitStart(ctx context.Context, e *entry, op *operation, err e
 	case op == nil:
 		return m.view(e), nil
 	}
-	leave, err := e.wait()
-	if err != nil {
-		return Instance{}, err
-	}
-	defer leave()
 	return m.await(ctx, e, op, waitServed)
 }
 
@@ -307,23 +298,4 @@ type WakeCounts struct{ Started, Failed, Refused uint64 }
 // WakeCounts counts them since the Manager was made.
 func (m *Manager) WakeCounts() WakeCounts {
 	return WakeCounts{m.wakes.started.Load(), m.wakes.failed.Load(), m.wakes.refused.Load()}
-}
-
-// wait takes one of the places of those who wait for e.
-func (e *entry) wait() (leave func(), err error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.waiters >= maxWaiters {
-		return nil, &Error{
-			Kind:       Overloaded,
-			Message:    "too many visitors wait for this instance: try again in a few seconds",
-			RetryAfter: 2 * time.Second,
-		}
-	}
-	e.waiters++
-	return func() {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		e.waiters--
-	}, nil
 }
