@@ -61,9 +61,11 @@ func TestVisitorsDoNotMakeAnInstanceFlap(t *testing.T) {
 	if n := b.engine.Calls("Start") - starts; n != 0 {
 		t.Errorf("%d starts", n)
 	}
-	if _, err := b.manager.Start(t.Context(), "abcdefgh", ""); err != nil {
-		t.Errorf("a start that is no visitor's: %v", err)
-	}
+	b.eventually("a start that is no visitor's", func() bool {
+		_, err := b.manager.Start(t.Context(), "abcdefgh", "")
+		return instance.KindOf(err) != instance.Busy // with having noted that it was stopped
+	})
+	b.awaitStatus("abcdefgh", instance.Running, "")
 }
 
 // What is back in milliseconds may come and go.
