@@ -95,8 +95,7 @@ func (h *Handler) start(r *http.Request, in instance.Instance) error {
 	if err := h.mayStart(r, in); err != nil {
 		return err
 	}
-	permit := func() error { return h.app.engine.wakes.take(clientOf(r), h.app.wakeBudget) }
-	err := h.app.manager().Retry(instance.WithRequestID(r.Context(), requestID(r)), in.Prefix, permit)
+	err := h.app.manager().Retry(instance.WithRequestID(r.Context(), requestID(r)), in.Prefix, h.permit(r))
 	if p, _, gone := h.app.manager().Progress(in.Prefix); gone == nil && p.StartIn > 0 {
 		return nil
 	}

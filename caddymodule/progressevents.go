@@ -16,10 +16,6 @@ import (
 )
 
 const (
-	// What comes too much for these loads its page again from time to time, as
-	// browsers without scripts do.
-	maxViewers    = 1000 // of all instances of this process
-	maxViewersOne = 100  // of one instance
 	// heartbeat keeps proxies on the way from taking silence for the end.
 	heartbeat = 15 * time.Second
 	// restPatience is how long an instance that rests has to begin to wake.
@@ -31,36 +27,11 @@ const (
 	slowest = 10 * time.Second
 )
 
-// viewers are those of this process, which all configurations share.
-var viewers = audience{of: map[string]int{}}
-
-// audience counts who follows the start of an instance. Safe for concurrent use.
-type audience struct {
-	mu  sync.Mutex
-	all int
-	of  map[string]int // by prefix
-}
-
-// join takes one of the places, if there is one.
-func (a *audience) join(prefix string) (leave func(), ok bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.all >= maxViewers || a.of[prefix] >= maxViewersOne {
-		return nil, false
-	}
-	a.all++
-	a.of[prefix]++
-	return func() { a.leave(prefix) }, true
-}
-
-func (a *audience) leave(prefix string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.all--
-	if a.of[prefix]--; a.of[prefix] == 0 {
-		delete(a.of, prefix)
-	}
-}
+// viewers are those who follow a start, of this process, which all
+// configurations share. What comes too much loads its page again from time to
+// time, as browsers without scripts do. A share is what a person has open, and
+// a few more behind the same address.
+var viewers = newCrowd(1000, 100, 20)
 
 // serveEvents tells how the start of an instance goes, until it is over.
 func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request, prefix string) error {
@@ -74,13 +45,14 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request, prefix str
 	if err != nil {
 		return err
 	}
-	leave, ok := viewers.join(prefix)
+	leave, ok := viewers.join(prefix, clientOf(r))
 	if !ok {
 		return tooMuch("no place left for one more who follows the start of an instance", nil)
 	}
 	defer leave()
-	if !openFiles.takeForStream() {
-		return tooMuch("no file descriptors to spare for one more event stream (ulimit -n)", nil)
+	if r.ProtoMajor == 1 && !openFiles.takeForStream() { // over others, it is a part of a connection that others use
+		h.refuseStream(w, r)
+		return nil
 	}
 	var output *instance.Output
 	if h.app.edgeOf(p.Template).showsLog(r) {

@@ -200,8 +200,8 @@ func TestTheLogIsForThoseWhoMaySeeIt(t *testing.T) {
 func TestThePlacesOfThoseWhoFollowAreBounded(t *testing.T) {
 	s := startServer(t, config{})
 	s.begin(t, "crowdpuller", `"TEST_MODE":"slow","TEST_DELAY":"1m"`)
-	for range maxViewersOne {
-		leave, ok := viewers.join("crowdpuller")
+	for n := range 100 {
+		leave, ok := viewers.join("crowdpuller", at(fmt.Sprintf("192.0.2.%d", n)))
 		if !ok {
 			t.Fatal("the places are fewer than they should be")
 		}
@@ -217,6 +217,48 @@ func TestThePlacesOfThoseWhoFollowAreBounded(t *testing.T) {
 	}
 }
 
+func TestOneClientLeavesPlacesForOthersWhoFollow(t *testing.T) {
+	s := startServer(t, config{options: "servers {\n trusted_proxies static 127.0.0.1/32\n }"})
+	s.begin(t, "crowdpuller", `"TEST_MODE":"slow","TEST_DELAY":"1m"`)
+	from := func(address string) http.Header { return http.Header{"X-Forwarded-For": {address}} }
+	for range 50 {
+		if _, ok := follow(t, s, hostOf("crowdpuller"), from("192.0.2.1")).next(); !ok {
+			t.Fatal("the stream ended")
+		}
+	}
+	readAnswer(t, s.get(t, hostOf("crowdpuller"), eventsPath, from("192.0.2.1"))).expect(t, http.StatusServiceUnavailable, 1106)
+	if _, ok := follow(t, s, hostOf("crowdpuller"), from("192.0.2.2")).next(); !ok {
+		t.Error("another client has no place either")
+	}
+}
+
+// Over HTTP/2, a stream is part of a connection that is there already.
+func TestAStreamTakesADescriptorWhereItHasAConnection(t *testing.T) {
+	s := startServer(t, config{options: "servers {\n protocols h1 h2c\n }"})
+	s.begin(t, "crowdpuller", `"TEST_MODE":"slow","TEST_DELAY":"1m"`)
+	limit, count := openFiles.limit, openFiles.count
+	know := func(limit, count func() (int, bool)) {
+		openFiles.mu.Lock()
+		defer openFiles.mu.Unlock()
+		openFiles.limit, openFiles.count, openFiles.counted = limit, count, time.Time{}
+	}
+	t.Cleanup(func() { know(limit, count) })
+	all := func() (int, bool) { return 1000, true }
+	know(all, all)
+	res := s.get(t, hostOf("crowdpuller"), eventsPath, asFetch)
+	if readAnswer(t, res).expect(t, http.StatusServiceUnavailable, 1106); !res.Close {
+		t.Error("the connection stays, which is what there are too many of")
+	}
+	transport := &http.Transport{DialContext: s.client.Transport.(patient).RoundTripper.(*http.Transport).DialContext, Protocols: new(http.Protocols)}
+	t.Cleanup(transport.CloseIdleConnections)
+	transport.Protocols.SetUnencryptedHTTP2(true)
+	s.client = &http.Client{Transport: transport}
+	stream := follow(t, s, hostOf("crowdpuller"), nil)
+	if _, ok := stream.next(); !ok || stream.res.ProtoMajor != 2 {
+		t.Errorf("over %s there is no event", stream.res.Proto)
+	}
+}
+
 func TestWhoLeavesTakesUpNothing(t *testing.T) {
 	s := startServer(t, config{templates: webTemplate("ready 1m\n page_logs anyone")})
 	s.begin(t, "leftalone", `"TEST_MODE":"silent"`)
@@ -225,8 +267,8 @@ func TestWhoLeavesTakesUpNothing(t *testing.T) {
 			s.client.CloseIdleConnections()
 			viewers.mu.Lock()
 			defer viewers.mu.Unlock()
-			if n := runtime.NumGoroutine(); viewers.all != 0 || len(viewers.of) != 0 || n > most {
-				return fmt.Errorf("%d follow, and there are %d goroutines, want at most %d", viewers.all, n, most)
+			if n := runtime.NumGoroutine(); viewers.taken != 0 || len(viewers.instances) != 0 || n > most {
+				return fmt.Errorf("%d follow, and there are %d goroutines, want at most %d", viewers.taken, n, most)
 			}
 			return nil
 		}
@@ -252,7 +294,7 @@ func TestWhoLeavesTakesUpNothing(t *testing.T) {
 		}
 	}
 	viewers.mu.Lock()
-	all := viewers.all
+	all := viewers.taken
 	viewers.mu.Unlock()
 	if all != 20 {
 		t.Errorf("%d follow, want 20", all)

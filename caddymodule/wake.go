@@ -81,17 +81,25 @@ func (h *Handler) lease(r *http.Request, t request.Target) (*instance.Lease, err
 }
 
 // acquire takes a lease on t for r. Being asked by machines is no use of an
-// instance, nor by a forgotten tab whether it is back.
+// instance, unless somebody let them in: an agent is known by who it is, not by
+// what it calls itself. Nor is being asked by a forgotten tab whether it is back,
+// whoever opened that.
 func (a *App) acquire(r *http.Request, t request.Target) (*instance.Lease, error) {
-	switch visit.Of(r) {
-	case visit.Machine, visit.Ping:
+	kind := visit.Of(r)
+	if kind == visit.Ping || kind == visit.Machine && !isAuthenticated(r) {
 		return a.manager().AcquireResting(t.Prefix, t.Port)
 	}
 	return a.manager().Acquire(t.Prefix, t.Port)
 }
 
+// held are the requests of this process that wait for a start, which all
+// configurations share. Each costs about what one to a slow dev server does:
+// up to 40 KiB. A share is more than the tabs of a person ask for at once.
+var held = newCrowd(8192, 2048, 256)
+
 // waitFor begins or joins the start of an instance and waits for it as long as
-// r is to; the start goes on without it. The body of r is not touched.
+// r is to; the start goes on without it. The body of r is not touched. Where
+// there is no place to wait, the start begins all the same.
 //
 // Over HTTP/1.1, a client that leaves is noticed at once only if it sent no
 // body: net/http looks no further until that has been read.
@@ -99,15 +107,20 @@ func (h *Handler) waitFor(r *http.Request, t request.Target, how reception) (*in
 	if h.app.engine.leaving.Err() != nil {
 		return nil, errLeaving()
 	}
+	leave, ok := held.join(t.Prefix, clientOf(r))
+	if ok {
+		defer leave()
+	} else {
+		how.waits = 0
+	}
 	ctx, cancel := context.WithTimeout(instance.WithRequestID(r.Context(), requestID(r)), how.waits)
 	defer cancel()
 	stop := context.AfterFunc(h.app.engine.leaving, cancel)
 	defer stop()
-	permit := func() error { return h.app.engine.wakes.take(clientOf(r), h.app.wakeBudget) }
 	for {
 		var err error
 		if how.wakes {
-			_, err = h.app.manager().Wake(ctx, t.Prefix, permit)
+			_, err = h.app.manager().Wake(ctx, t.Prefix, h.permit(r))
 		} else {
 			_, err = h.app.manager().AwaitStart(ctx, t.Prefix)
 		}
@@ -123,11 +136,18 @@ func (h *Handler) waitFor(r *http.Request, t request.Target, how reception) (*in
 			return nil, err
 		case h.app.engine.leaving.Err() != nil:
 			return nil, errLeaving()
+		case !ok:
+			return nil, errCrowded()
 		case ctx.Err() != nil:
 			return nil, err
 		}
 		// It was put to sleep again, before its visitor had his turn.
 	}
+}
+
+// permit takes the start that r causes out of the budget of whoever sent it.
+func (h *Handler) permit(r *http.Request) instance.Permit {
+	return func() (giveBack func(), err error) { return h.app.engine.wakes.take(clientOf(r), h.app.wakeBudget) }
 }
 
 // endedBy reports whether err only says that ctx has ended.
@@ -154,6 +174,14 @@ func (h *Handler) withoutStart(r *http.Request, t request.Target, err error) (*i
 		e.Message = "the instance could not be started: try again in a few seconds"
 	}
 	return lease, now
+}
+
+func errCrowded() error {
+	return &instance.Error{
+		Kind:       instance.Overloaded,
+		Message:    "too many visitors wait for an instance to start: try again in a few seconds",
+		RetryAfter: 2 * time.Second,
+	}
 }
 
 func errLeaving() error {

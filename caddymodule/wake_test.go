@@ -263,25 +263,9 @@ func TestAPingOfADevServerThatIsAwayIsNotAnswered(t *testing.T) {
 func TestMachinesAreServedButAreNoUse(t *testing.T) {
 	s := startSleepServer(t, "")
 	s.create(t, "inuse000")
-	used := func() time.Time {
-		in, err := inForce.top().manager().Get("inuse000")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if in.LastActiveAt == nil {
-			return time.Time{}
-		}
-		return *in.LastActiveAt
-	}
 	s.get(t, hostOf("inuse000"), "/", asCurl)
-	eventually(t, func() error { // until that request has ended for the server as well
-		last := used()
-		if time.Since(last) < 50*time.Millisecond {
-			return errors.New("it is in use")
-		}
-		return nil
-	})
-	before := used()
+	used := func() time.Time { return s.usedAt(t, "inuse000") }
+	before := s.restsSince(t, "inuse000")
 	for _, header := range []http.Header{
 		with(asOldest, "User-Agent", "Googlebot/2.1"), with(asCurl, "Accept", "text/x-vite-ping"), with(asBrowser, "Sec-Purpose", "prefetch"),
 	} {
@@ -297,6 +281,55 @@ func TestMachinesAreServedButAreNoUse(t *testing.T) {
 	s.get(t, hostOf("inuse000"), "/", asCurl)
 	if after := used(); !after.After(before) {
 		t.Error("a call is no use")
+	}
+}
+
+func (s *server) usedAt(t *testing.T, prefix string) time.Time {
+	t.Helper()
+	in, err := inForce.top().manager().Get(prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if in.LastActiveAt == nil {
+		return time.Time{}
+	}
+	return *in.LastActiveAt
+}
+
+// restsSince waits until the last request has ended for the server as well, and
+// returns when that was.
+func (s *server) restsSince(t *testing.T, prefix string) (last time.Time) {
+	t.Helper()
+	eventually(t, func() error {
+		if last = s.usedAt(t, prefix); time.Since(last) < 50*time.Millisecond {
+			return errors.New("it is in use")
+		}
+		return nil
+	})
+	return last
+}
+
+// An agent is known by who it is, not by what it calls itself. But its browser
+// sends who it is with the pings of a forgotten tab, too.
+func TestAnAgentThatIsKnownUsesWhatItAsksFor(t *testing.T) {
+	s := startSleepServer(t, "")
+	s.create(t, "inuse000")
+	agent := with(asCurl, "User-Agent", "coding-bot/1.0", "Authorization", asAlice)
+	for name, row := range map[string]struct {
+		header http.Header
+		uses   bool
+	}{
+		"an agent":            {agent, true},
+		"one that is nobody":  {with(asCurl, "User-Agent", "coding-bot/1.0"), false},
+		"a ping of its tab's": {with(agent, "Accept", "text/x-vite-ping"), false},
+	} {
+		before := s.restsSince(t, "inuse000")
+		if res := s.get(t, hostOf("inuse000"), "/", row.header); res.StatusCode != http.StatusOK {
+			t.Errorf("%s: %d", name, res.StatusCode)
+		}
+		if uses := s.usedAt(t, "inuse000").After(before); uses != row.uses {
+			t.Errorf("%s uses the instance: %t", name, uses)
+		}
 	}
 }
 
@@ -713,6 +746,67 @@ func TestAClientBeyondItsBudgetWakesNothing(t *testing.T) {
 		if res := <-answers; res.StatusCode != http.StatusOK {
 			t.Errorf("got %d", res.StatusCode)
 		}
+	}
+}
+
+func TestAnEngineThatIsDownCostsVisitorsNothing(t *testing.T) {
+	c := sleepConfig("")
+	c.sandbox = "wake_budget 2/minute"
+	s := startServer(t, c)
+	s.asleep(t, "sleeping", wakeAny)
+	s.engine.Fault(func(context.Context, string, string) error {
+		return &instance.Error{Kind: instance.EngineDown, Message: "down"}
+	})
+	for range 5 {
+		s.callURL(t, hostOf("sleeping"), "/").expect(t, http.StatusServiceUnavailable, 1102)
+	}
+	s.engine.Fault(nil)
+	if res := s.get(t, hostOf("sleeping"), "/", asCurl); res.StatusCode != http.StatusOK {
+		t.Errorf("once it is back: %d", res.StatusCode)
+	}
+}
+
+// Whoever has more than a share of the places begins a start all the same, but
+// does not wait for it. Others do.
+func TestOneClientLeavesPlacesForOthersWhoWait(t *testing.T) {
+	c := sleepConfig("")
+	c.options = "servers {\n trusted_proxies static 127.0.0.1/32\n }"
+	s := startServer(t, c)
+	s.asleep(t, "popular0", wakeAny)
+	for n := 0; ; n++ {
+		leave, ok := held.join("popular0", at("192.0.2.1"))
+		if !ok {
+			if n < 1000 {
+				t.Fatalf("one client has %d places, too few for a thousand visitors behind one address", n)
+			}
+			break
+		}
+		t.Cleanup(leave)
+	}
+	from := func(address string, header http.Header) http.Header { return with(header, "X-Forwarded-For", address) }
+	entered, goOn := s.blockEngine(t, "Start")
+	a := readAnswer(t, s.get(t, hostOf("popular0"), "/", from("192.0.2.1", asCurl))).expect(t, http.StatusServiceUnavailable, 1106)
+	if a.Header.Get("Retry-After") == "" {
+		t.Errorf("no Retry-After: %s", a.raw)
+	}
+	<-entered
+	page := s.get(t, hostOf("popular0"), "/", from("192.0.2.1", asBrowser))
+	if body := read(t, page); page.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, startingPage.Text) {
+		t.Errorf("a navigation got %d %s", page.StatusCode, body)
+	}
+	answers := make(chan *http.Response, 1)
+	go func() { answers <- s.get(t, hostOf("popular0"), "/", from("192.0.2.2", asCurl)) }()
+	eventually(t, func() error { // it waits
+		held.mu.Lock()
+		defer held.mu.Unlock()
+		if held.networks[at("192.0.2.2")[0].Prefix] != 1 {
+			return errors.New("nobody waits from 192.0.2.2")
+		}
+		return nil
+	})
+	goOn()
+	if res := <-answers; res.StatusCode != http.StatusOK {
+		t.Errorf("another client got %d", res.StatusCode)
 	}
 }
 

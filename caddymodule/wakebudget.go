@@ -2,15 +2,11 @@ package caddymodule
 
 import (
 	"fmt"
-	"net/http"
 	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"golang.org/x/time/rate"
 
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
@@ -39,79 +35,73 @@ func parseWakeBudget(s string) (int, error) {
 }
 
 const (
-	// clientsKept bounds a generation of clients: 2 × 32768 of them take about
-	// 10 MiB.
-	clientsKept = 1 << 15
-	// clientsAge is how long a generation lasts. After a minute without a wake,
+	// networksKept bounds a generation of networks: 2 × 32768 of them take about
+	// 8 MiB.
+	networksKept = 1 << 15
+	// networksAge is how long a generation lasts. After a minute without a wake,
 	// a budget is whole again, and as good as forgotten.
-	clientsAge = time.Minute
+	networksAge = time.Minute
 )
 
 // wakeBudget is what is left to each client. It belongs to the engine, so that
 // reloads give nobody a new one. Safe for concurrent use.
 //
-// Clients are kept in two generations, and the older one is dropped as a whole:
+// Networks are kept in two generations, and the older one is dropped as a whole:
 // whoever has asked since is in the younger one. That bounds it, at the price
 // that a flood of addresses has some forgotten early.
 type wakeBudget struct {
 	mu         sync.Mutex
-	young, old map[netip.Addr]*rate.Limiter
-	begun      time.Time // of the young generation
+	young, old map[netip.Prefix]time.Time // when the budget of a network is whole again
+	begun      time.Time                  // of the young generation
 }
 
-// take takes one start out of client's budget of so many a minute, or says when
-// there is one again.
-func (b *wakeBudget) take(client netip.Addr, perMinute int) error {
+// take takes one start out of the budget of so many a minute of each network of
+// from, or says when there is one again. giveBack undoes that.
+func (b *wakeBudget) take(from client, perMinute int) (giveBack func(), err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
-	left := b.of(client, perMinute, now)
-	one := left.ReserveN(now, 1)
-	wait := one.DelayFrom(now)
-	if wait <= 0 {
-		return nil
+	for _, n := range from {
+		if wait := b.wholeLocked(n, now).Add(n.price(perMinute)).Sub(now) - time.Minute; wait > 0 {
+			return nil, instance.TooManyWakes("instances were started by visits from your address or network", perMinute*n.clients, wait)
+		}
 	}
-	one.CancelAt(now)
-	return instance.TooManyWakes("instances were started by visits from your address", perMinute, wait)
+	b.addLocked(1, from, perMinute, now)
+	return func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.addLocked(-1, from, perMinute, time.Now())
+	}, nil
 }
 
-// of returns the client's budget. The caller holds b.mu.
-func (b *wakeBudget) of(client netip.Addr, perMinute int, now time.Time) *rate.Limiter {
-	perSecond := rate.Limit(perMinute) / 60
-	left := b.young[client]
-	if left == nil {
-		if b.young == nil || len(b.young) >= clientsKept || now.Sub(b.begun) > clientsAge {
-			b.old, b.young, b.begun = b.young, map[netip.Addr]*rate.Limiter{}, now
-		}
-		if left = b.old[client]; left == nil {
-			left = rate.NewLimiter(perSecond, perMinute)
-		}
-		delete(b.old, client)
-		b.young[client] = left
+// addLocked adds so many starts to those that were taken out of the budgets of
+// from.
+func (b *wakeBudget) addLocked(starts int, from client, perMinute int, now time.Time) {
+	if len(b.young)+len(from) > networksKept || now.Sub(b.begun) > networksAge {
+		b.old, b.young, b.begun = b.young, map[netip.Prefix]time.Time{}, now
 	}
-	if left.Burst() != perMinute { // a reload has changed it
-		left.SetLimitAt(now, perSecond)
-		left.SetBurstAt(now, perMinute)
+	for _, n := range from {
+		whole := b.wholeLocked(n, now).Add(time.Duration(starts) * n.price(perMinute))
+		delete(b.old, n.Prefix)
+		delete(b.young, n.Prefix)
+		if whole.After(now) {
+			b.young[n.Prefix] = whole
+		}
 	}
-	return left
 }
 
-// clientOf is who r comes from, for budgets, as the operator's trusted_proxies
-// tell it: of IPv6, where one client has a network, the network. Without an
-// address, as from a Unix socket, all are one.
-func clientOf(r *http.Request) netip.Addr {
-	text, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	address, err := netip.ParseAddr(text)
-	if err != nil {
-		return netip.Addr{}
+// wholeLocked is when n's budget is whole again, at the earliest now.
+func (b *wakeBudget) wholeLocked(n network, now time.Time) time.Time {
+	for _, generation := range []map[netip.Prefix]time.Time{b.young, b.old} {
+		if whole := generation[n.Prefix]; whole.After(now) {
+			return whole
+		}
 	}
-	address = address.Unmap().WithZone("")
-	if address.Is4() {
-		return address
-	}
-	network, err := address.Prefix(64)
-	if err != nil {
-		return netip.Addr{}
-	}
-	return network.Addr()
+	return now
+}
+
+// price is what one start of so many a minute takes: the time in which it comes
+// back.
+func (n network) price(perMinute int) time.Duration {
+	return time.Minute / time.Duration(perMinute*n.clients)
 }

@@ -103,7 +103,6 @@ type entry struct {
 	gone       bool       // no longer in the table
 	crashes    crashLoop
 	waking     *operation    // a start for visitors, before it has the slot
-	waiters    int           // visitors that wait for a start
 	wakes      *rate.Limiter // of such starts; nil: there was none
 	leases     int
 	lastActive time.Time

@@ -17,6 +17,8 @@ type operation struct {
 	wait    Wait   // how long that caller waits
 	retries bool   // a visitor asked for this start: it may be of what has failed
 	quit    func() // gives up the place in the engine's queue
+	// giveBack undoes what a start for visitors took out of their budget.
+	giveBack func()
 	// brief: it is over in a moment, so others wait for it instead of giving up.
 	brief atomic.Bool
 
@@ -31,7 +33,7 @@ type operation struct {
 func newOperation(ctx context.Context, name string, wait Wait) *operation {
 	request, _ := ctx.Value(requestIDKey{}).(string)
 	return &operation{
-		name: name, request: request, wait: wait, quit: func() {},
+		name: name, request: request, wait: wait, quit: func() {}, giveBack: func() {},
 		intent: make(chan struct{}), started: make(chan struct{}), served: make(chan struct{}), done: make(chan struct{}),
 	}
 }

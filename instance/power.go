@@ -70,6 +70,7 @@ func (m *Manager) perform(e *entry, op *operation, starts bool, do work) {
 	if starts {
 		var err error
 		if op.quit, err = m.gate.join(); err != nil {
+			op.giveBack()
 			m.finish(e, op, err)
 			return
 		}

@@ -8,10 +8,6 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// maxWaiters bounds who waits for one instance to start. Each costs about what
-// a request to a slow dev server does.
-const maxWaiters = 1024
-
 // wakesPerMinute is how often visitors can have one instance started: nobody
 // needs more, and a stranger is not to make it flap. One that is paused is not
 // counted, since it is back in milliseconds.
@@ -32,18 +28,24 @@ func wakes(status Status, reason string) bool {
 	return false
 }
 
+// Permit takes one start out of a visitor's budget, or says why he has none; its
+// error is returned by what asked for it. giveBack is called for a start that was
+// refused before it began. Both must be quick and not call the Manager, which
+// holds a lock meanwhile. A nil Permit permits.
+type Permit func() (giveBack func(), err error)
+
 // Wake starts an instance that sleeps, because somebody visits it, and returns
 // once it is ready; all who come meanwhile wait for the same start, which goes
 // on without them. One that is being stopped for idleness is started after that.
 //
-// permit is asked by whoever would begin a start, not by those who join one;
-// its error is returned. It is called with a lock held: it must be quick and
-// not call the Manager. Nil permits.
+// permit is asked by whoever would begin a start, not by those who join one. How
+// many wait is the caller's business: with a ctx that has ended, Wake begins the
+// start and returns at once.
 //
 // Errors, besides those of the start: NotRunning for one that a user stopped
-// or that has failed; Overloaded where too many wait, or a start has failed just
-// now; RateLimited where visitors had it started too often.
-func (m *Manager) Wake(ctx context.Context, prefix string, permit func() error) (Instance, error) {
+// or that has failed; Overloaded where a start has failed just now; RateLimited
+// where visitors had it started too often.
+func (m *Manager) Wake(ctx context.Context, prefix string, permit Permit) (Instance, error) {
 	e, err := m.find(prefix)
 	if err != nil {
 		return Instance{}, err
@@ -54,7 +56,7 @@ func (m *Manager) Wake(ctx context.Context, prefix string, permit func() error) 
 
 // Retry is Wake for a visitor who asked for the start: it may be that of an
 // instance that has failed, too, and is not waited for.
-func (m *Manager) Retry(ctx context.Context, prefix string, permit func() error) error {
+func (m *Manager) Retry(ctx context.Context, prefix string, permit Permit) error {
 	e, err := m.find(prefix)
 	if err != nil {
 		return err
@@ -66,7 +68,7 @@ func (m *Manager) Retry(ctx context.Context, prefix string, permit func() error)
 }
 
 // beginWake returns the start that is under way, else mine, which has begun.
-func (m *Manager) beginWake(e *entry, mine *operation, permit func() error) (*operation, error) {
+func (m *Manager) beginWake(e *entry, mine *operation, permit Permit) (*operation, error) {
 	op, err := e.joinOrBegin(mine, permit)
 	if KindOf(err) == RateLimited {
 		m.wakes.refused.Add(1)
@@ -96,11 +98,6 @@ func (m *Manager) awaitStart(ctx context.Context, e *entry, op *operation, err e
 	case op == nil:
 		return m.view(e), nil
 	}
-	leave, err := e.wait()
-	if err != nil {
-		return Instance{}, err
-	}
-	defer leave()
 	return m.await(ctx, e, op, waitServed)
 }
 
@@ -119,7 +116,7 @@ func (e *entry) join() (*operation, error) {
 
 // joinOrBegin is join, but where no start is under way it makes mine one that
 // waits for its turn, if that is permitted.
-func (e *entry) joinOrBegin(mine *operation, permit func() error) (*operation, error) {
+func (e *entry) joinOrBegin(mine *operation, permit Permit) (*operation, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch op := e.comingUpLocked(); {
@@ -166,7 +163,7 @@ func (e *entry) sleepsLocked() bool {
 }
 
 // spendWakeLocked takes one start out of what visitors may have e started.
-func (e *entry) spendWakeLocked(now time.Time, op *operation, permit func() error) error {
+func (e *entry) spendWakeLocked(now time.Time, op *operation, permit Permit) error {
 	left := e.crashes.until.Sub(now)
 	if left > 0 && !(op.retries && left <= patience) {
 		err := Errorf(Overloaded, "the instance could not be started: try again in %s", left.Round(time.Second/10))
@@ -188,11 +185,13 @@ func (e *entry) spendWakeLocked(now time.Time, op *operation, permit func() erro
 	if permit == nil {
 		return nil
 	}
-	err := permit()
+	giveBack, err := permit()
 	if err != nil {
 		undo()
+		return err
 	}
-	return err
+	op.giveBack = giveBack // e's own stays spent: it bounds how often that is tried in vain
+	return nil
 }
 
 // TooManyWakes is the error for a visitor beyond a limit of starts a minute.
@@ -256,6 +255,7 @@ func (e *entry) tryTurn(op *operation) (holder *operation, err error) {
 
 // giveUp ends op, a start that never had its turn.
 func (m *Manager) giveUp(e *entry, op *operation, err error) {
+	op.giveBack()
 	e.mu.Lock()
 	e.waking = nil
 	e.steps.tell()
@@ -278,7 +278,10 @@ func (m *Manager) startForVisitors(ctx context.Context, e *entry, op *operation)
 	m.wakes.failed.Add(1)
 	switch KindOf(err) {
 	case EngineFailed, PortTaken, ImageMissing, Timeout, StateFailed, DiskFull:
-	default: // an engine that is down says so at once
+	case EngineDown: // it says so at once
+		op.giveBack()
+		return err
+	default:
 		return err
 	}
 	e.mu.Lock()
@@ -295,23 +298,4 @@ type WakeCounts struct{ Started, Failed, Refused uint64 }
 // WakeCounts counts them since the Manager was made.
 func (m *Manager) WakeCounts() WakeCounts {
 	return WakeCounts{m.wakes.started.Load(), m.wakes.failed.Load(), m.wakes.refused.Load()}
-}
-
-// wait takes one of the places of those who wait for e.
-func (e *entry) wait() (leave func(), err error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.waiters >= maxWaiters {
-		return nil, &Error{
-			Kind:       Overloaded,
-			Message:    "too many visitors wait for this instance: try again in a few seconds",
-			RetryAfter: 2 * time.Second,
-		}
-	}
-	e.waiters++
-	return func() {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		e.waiters--
-	}, nil
 }

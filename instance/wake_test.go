@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,7 +48,7 @@ func TestVisitorsDoNotMakeAnInstanceFlap(t *testing.T) {
 	for err == nil {
 		b.sleepByHand("abcdefgh")
 		starts = b.engine.Calls("Start")
-		if _, err = b.manager.Wake(t.Context(), "abcdefgh", func() error { permits++; return nil }); err == nil {
+		if _, err = b.manager.Wake(t.Context(), "abcdefgh", func() (func(), error) { permits++; return func() {}, nil }); err == nil {
 			wakes++
 		}
 	}
@@ -60,9 +61,11 @@ func TestVisitorsDoNotMakeAnInstanceFlap(t *testing.T) {
 	if n := b.engine.Calls("Start") - starts; n != 0 {
 		t.Errorf("%d starts", n)
 	}
-	if _, err := b.manager.Start(t.Context(), "abcdefgh", ""); err != nil {
-		t.Errorf("a start that is no visitor's: %v", err)
-	}
+	b.eventually("a start that is no visitor's", func() bool {
+		_, err := b.manager.Start(t.Context(), "abcdefgh", "")
+		return instance.KindOf(err) != instance.Busy // with having noted that it was stopped
+	})
+	b.awaitStatus("abcdefgh", instance.Running, "")
 }
 
 // What is back in milliseconds may come and go.
@@ -85,7 +88,7 @@ func TestAWakeThatIsNotPermittedBeginsNothing(t *testing.T) {
 	refused := errors.New("not you")
 	starts := b.engine.Calls("Start")
 	for range 20 { // and costs the instance nothing
-		if _, err := b.manager.Wake(t.Context(), "abcdefgh", func() error { return refused }); !errors.Is(err, refused) {
+		if _, err := b.manager.Wake(t.Context(), "abcdefgh", refuse(refused)); !errors.Is(err, refused) {
 			t.Fatalf("got %v", err)
 		}
 	}
@@ -97,7 +100,7 @@ func TestAWakeThatIsNotPermittedBeginsNothing(t *testing.T) {
 	go func() { _, err := b.manager.Wake(t.Context(), "abcdefgh", nil); woken <- err }()
 	<-entered
 	go func() {
-		_, err := b.manager.Wake(t.Context(), "abcdefgh", func() error { t.Error("asked who joins"); return refused })
+		_, err := b.manager.Wake(t.Context(), "abcdefgh", func() (func(), error) { t.Error("asked who joins"); return nil, refused })
 		woken <- err
 	}()
 	goOn()
@@ -304,27 +307,83 @@ func TestVisitsAndPausesRace(t *testing.T) {
 	b.answers(in)
 }
 
-func TestVisitorsWhoWaitAreBounded(t *testing.T) {
-	const places, more = 1024, 50
-	b := newBench(t, 1)
+// purse is a visitor's budget.
+type purse struct{ spent, back atomic.Int64 }
+
+func (p *purse) permit() (giveBack func(), err error) {
+	p.spent.Add(1)
+	return func() { p.back.Add(1) }, nil
+}
+
+func refuse(err error) instance.Permit { return func() (func(), error) { return nil, err } }
+
+func TestAStartThatDoesNotBeginIsGivenBack(t *testing.T) {
+	b := newBench(t, 300)
 	b.create("abcdefgh")
 	b.sleepByHand("abcdefgh")
-	entered, goOn := b.block("Start")
-	outcomes := make(chan error, places+more)
-	for range places + more {
-		go func() { _, err := b.manager.Wake(t.Context(), "abcdefgh", nil); outcomes <- err }()
+	var p purse
+	b.engine.Fault(func(context.Context, string, string) error { return errDown })
+	for n := range int64(3) {
+		_, err := b.manager.Wake(t.Context(), "abcdefgh", p.permit)
+		b.fails(err, instance.EngineDown)
+		if spent, back := p.spent.Load(), p.back.Load(); spent != n+1 || back != spent {
+			t.Errorf("an engine that is down: %d spent, %d given back", spent, back)
+		}
+	}
+	entered, goOn := b.block("Create")
+	var creates sync.WaitGroup
+	var full atomic.Int64
+	for range 80 { // 72 may work and wait
+		creates.Go(func() {
+			if _, err := b.manager.Create(t.Context(), request("")); instance.KindOf(err) == instance.Overloaded {
+				full.Add(1)
+			}
+		})
 	}
 	<-entered
-	for range more { // they do not wait
-		if e := b.failure(<-outcomes, instance.Overloaded); e.RetryAfter <= 0 {
-			t.Errorf("got %+v", e)
-		}
+	b.eventually("the queue is full", func() bool { return full.Load() == 8 })
+	_, err := b.manager.Wake(t.Context(), "abcdefgh", p.permit)
+	b.fails(err, instance.Overloaded)
+	if spent, back := p.spent.Load(), p.back.Load(); spent != 4 || back != 4 {
+		t.Errorf("a queue that is full: %d spent, %d given back", spent, back)
 	}
 	goOn()
-	for range places {
-		if err := <-outcomes; err != nil {
-			t.Error(err)
+	creates.Wait()
+	b.engine.Fault(nil)
+	if _, err := b.manager.Wake(t.Context(), "abcdefgh", p.permit); err != nil {
+		t.Fatal(err)
+	}
+	if spent, back := p.spent.Load(), p.back.Load(); spent != 5 || back != 4 {
+		t.Errorf("a start that began: %d spent, %d given back", spent, back)
+	}
+}
+
+// A user's stop comes before the start has its turn.
+func TestAStartThatGivesWayIsGivenBack(t *testing.T) {
+	b := newBench(t, 1)
+	req := request("abcdefgh", "TEST_MODE", "exit")
+	req.Wait = instance.WaitNone
+	if _, err := b.manager.Create(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	b.eventually("it has failed", func() bool {
+		in, err := b.manager.Get("abcdefgh")
+		return err == nil && in.Status == instance.Failed
+	})
+	var p purse
+	b.eventually("a start waits for its turn", func() bool { // the create has ended, too
+		if err := b.manager.Retry(t.Context(), "abcdefgh", p.permit); err != nil {
+			t.Fatal(err)
 		}
+		return p.spent.Load() == 1
+	})
+	if _, err := b.manager.Stop(t.Context(), "abcdefgh"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := b.manager.AwaitStart(t.Context(), "abcdefgh")
+	b.fails(err, instance.NotRunning)
+	if spent, back := p.spent.Load(), p.back.Load(); spent != 1 || back != 1 {
+		t.Errorf("%d spent, %d given back", spent, back)
 	}
 }
 
