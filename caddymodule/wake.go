@@ -82,11 +82,18 @@ func (h *Handler) lease(r *http.Request, t request.Target) (*instance.Lease, err
 
 // acquire takes a lease on t for r. Being asked by machines is no use of an
 // instance, unless somebody let them in: an agent is known by who it is, not by
-// what it calls itself. Nor is being asked by a forgotten tab whether it is back,
-// whoever opened that.
+// what it calls itself. Nor is it a use that a forgotten tab asks whether it is
+// back, or loads itself again, as pages of ours do; what a page of an app's then
+// asks for is. It is none, either, what pages of strangers show in frames.
 func (a *App) acquire(r *http.Request, t request.Target) (*instance.Lease, error) {
-	kind := visit.Of(r)
-	if kind == visit.Ping || kind == visit.Machine && !isAuthenticated(r) {
+	rests := false
+	switch a.kindOf(r) {
+	case visit.Ping, visit.Reload:
+		rests = true
+	case visit.Machine, visit.Frame:
+		rests = !isAuthenticated(r)
+	}
+	if rests {
 		return a.manager().AcquireResting(t.Prefix, t.Port)
 	}
 	return a.manager().Acquire(t.Prefix, t.Port)

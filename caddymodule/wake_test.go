@@ -268,6 +268,8 @@ func TestMachinesAreServedButAreNoUse(t *testing.T) {
 	before := s.restsSince(t, "inuse000")
 	for _, header := range []http.Header{
 		with(asOldest, "User-Agent", "Googlebot/2.1"), with(asCurl, "Accept", "text/x-vite-ping"), with(asBrowser, "Sec-Purpose", "prefetch"),
+		with(asBrowser, "Sec-Fetch-Site", "same-origin", "User-Agent", chromeAgent),                       // a tab, by itself
+		with(asBrowser, "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Dest", "iframe", "Sec-Fetch-User", ""), // a stranger's page
 	} {
 		if res := s.get(t, hostOf("inuse000"), "/", header); res.StatusCode != http.StatusOK {
 			t.Errorf("%v: %d", header, res.StatusCode)
