@@ -214,7 +214,10 @@ func (m *Manager) complete(ctx context.Context, e *entry, op *operation, rec *Re
 	if err := m.recordStart(ctx, e, op, rec, promised); err != nil {
 		return err
 	}
-	if err := m.awaitReady(ctx, rec, e.opened); err != nil {
+	waiting, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(op.wanted, stop)()
+	if err := m.awaitReady(waiting, rec, e.opened); err != nil {
 		return err
 	}
 	rec.Status, rec.Ready = Running, true

@@ -22,6 +22,10 @@ type operation struct {
 	// brief: it is over in a moment, so others wait for it instead of giving up.
 	brief atomic.Bool
 
+	// wanted ends where a start is to make way, which callOff does: see yieldsTo.
+	wanted  context.Context
+	callOff context.CancelFunc
+
 	intent  chan struct{} // closed when the intent is durable
 	started chan struct{} // closed when the container runs
 	served  chan struct{} // closed when a start lets visitors in: see serve
@@ -32,7 +36,9 @@ type operation struct {
 
 func newOperation(ctx context.Context, name string, wait Wait) *operation {
 	request, _ := ctx.Value(requestIDKey{}).(string)
+	wanted, callOff := context.WithCancel(context.Background())
 	return &operation{
+		wanted: wanted, callOff: callOff,
 		name: name, request: request, wait: wait, quit: func() {}, giveBack: func() {},
 		intent: make(chan struct{}), started: make(chan struct{}), served: make(chan struct{}), done: make(chan struct{}),
 	}
@@ -128,10 +134,28 @@ func (e *entry) tryClaim(op *operation) (holder *operation, err error) {
 	case e.op == nil:
 		e.op = op
 		return op, nil
-	case e.op.brief.Load(), e.op.name == op.name && (op.name == "start" || op.name == "stop" || op.name == "pause"):
+	case e.op.brief.Load(), e.op.yieldsTo(op), e.op.name == op.name && (op.name == "start" || op.name == "stop" || op.name == "pause"):
 		return e.op, nil
 	}
 	return nil, busy(e.rec)
+}
+
+// yieldsTo has a start whose dev server has not answered yet give way to next,
+// which ends the instance, and reports whether it does. Else what never becomes
+// ready could not be stopped until its time is over, and visitors could have it
+// started again.
+func (op *operation) yieldsTo(next *operation) bool {
+	if op.name != "start" && op.name != "restart" || next.name != "stop" && next.name != "delete" {
+		return false
+	}
+	select {
+	case <-op.started:
+	default: // the engine is at it
+		return false
+	}
+	op.brief.Store(true)
+	op.callOff()
+	return true
 }
 
 func busy(r *Record) error {

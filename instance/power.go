@@ -114,10 +114,24 @@ func (m *Manager) bringUp(ctx context.Context, e *entry, op *operation, before R
 		return err
 	}
 	err = m.complete(ctx, e, op, &rec)
-	if err != nil && ctx.Err() == nil {
+	switch {
+	case err == nil || ctx.Err() != nil:
+	case op.wanted.Err() != nil:
+		return m.makeWay(e, rec)
+	default:
 		m.markFailed(ctx, e, rec, err)
 	}
 	return err
+}
+
+// makeWay leaves e, which is starting, to whoever called that off. Should he have
+// left, reconcile goes on with the start.
+func (m *Manager) makeWay(e *entry, rec Record) error {
+	m.note(e, &rec)
+	e.mu.Lock()
+	e.missed = true
+	e.mu.Unlock()
+	return Errorf(Busy, "the start was called off: the instance is being stopped or deleted").With("status", rec.Status)
 }
 
 // startAgain starts the container of rec, or a new one where it was removed.

@@ -325,7 +325,9 @@ func TestAReloadDeletesNobodyAtOnce(t *testing.T) {
 			for _, prefix := range []string{"oldone00", "ownone00"} {
 				b.create(prefix)
 				if stops {
-					b.manager.Stop(t.Context(), prefix)
+					if _, err := b.manager.Stop(t.Context(), prefix); err != nil {
+						t.Fatal(err)
+					}
 				}
 			}
 			b.update("ownone00", func(own *instance.Lifetime) { own.TTL, own.DeleteAfterStopped, own.IdleTimeout = hour, hour, hour })
@@ -348,7 +350,9 @@ func TestAReloadDeletesNobodyAtOnce(t *testing.T) {
 			}
 			b.create("newone00") // which its author thought of
 			if stops {
-				b.manager.Stop(t.Context(), "newone00")
+				if _, err := b.manager.Stop(t.Context(), "newone00"); err != nil {
+					t.Fatal(err)
+				}
 			}
 			b.gone("newone00")
 			b.awaitStatus("oldone00", in.Status, in.Reason)

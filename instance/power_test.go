@@ -1,0 +1,83 @@
+package instance_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/aie-sandbox/caddy-sandbox/instance"
+)
+
+// A dev server that never answers does not keep its instance from being ended,
+// whoever had it started.
+func TestAStartMakesWayForAnEnd(t *testing.T) {
+	const prefix = "abcdefgh"
+	ends := map[string]func(context.Context, *instance.Manager) error{
+		"stop":   func(ctx context.Context, m *instance.Manager) error { return second(m.Stop(ctx, prefix)) },
+		"delete": func(ctx context.Context, m *instance.Manager) error { return second(m.Delete(ctx, prefix)) },
+	}
+	for begin, starts := range map[string]func(context.Context, *instance.Manager) error{
+		"start":   func(ctx context.Context, m *instance.Manager) error { return second(m.Start(ctx, prefix, "")) },
+		"restart": func(ctx context.Context, m *instance.Manager) error { return second(m.Restart(ctx, prefix, "")) },
+		"button": func(ctx context.Context, m *instance.Manager) error {
+			if err := m.Retry(ctx, prefix, nil); err != nil {
+				return err
+			}
+			return second(m.AwaitStart(ctx, prefix))
+		},
+	} {
+		for end, stops := range ends {
+			t.Run(end+" during "+begin, func(t *testing.T) {
+				b := newBench(t, 1)
+				b.with(func(t *instance.Template) { t.Ready = 10 * time.Millisecond })
+				b.begin(prefix, "TEST_MODE", "silent")
+				b.awaitStatus(prefix, instance.Failed, "never became ready")
+				b.with(func(t *instance.Template) { t.Ready = time.Hour })
+				started := make(chan error, 1)
+				go func() { started <- starts(context.WithoutCancel(t.Context()), b.manager) }()
+				b.eventually("its container runs", func() bool { return b.runs(prefix) })
+				b.eventually("it is ended", func() bool { return stops(t.Context(), b.manager) == nil }) // the engine may be at it for a moment more
+				if e := b.failure(<-started, instance.Busy); e.Details["status"] != instance.Starting {
+					t.Errorf("details %v", e.Details)
+				}
+				if b.runs(prefix) {
+					t.Error("its container still runs")
+				}
+				if end == "delete" {
+					b.nothingLeft(prefix)
+				} else {
+					b.awaitStatus(prefix, instance.Stopped, instance.ReasonUser)
+				}
+			})
+		}
+	}
+}
+
+// A caller who has a start called off, and then leaves, has it go on.
+func TestAStartThatWasCalledOffForNobodyGoesOn(t *testing.T) {
+	b := newBench(t, 1)
+	b.create("abcdefgh", "TEST_MODE", "slow", "TEST_DELAY", "200ms")
+	b.engine.DropEvents(true)
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	for range 5 { // he may also leave before he has called it off
+		if _, err := b.manager.Restart(t.Context(), "abcdefgh", instance.WaitStarted); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.manager.Stop(gone, "abcdefgh"); !errors.Is(err, context.Canceled) {
+			t.Fatalf("his answer is %v", err)
+		}
+		b.answers(b.awaitStatus("abcdefgh", instance.Running, ""))
+	}
+}
+
+// runs reports whether the container of prefix does.
+func (b *bench) runs(prefix string) bool {
+	for _, c := range b.engine.Containers() {
+		if c.Spec.Prefix == prefix {
+			return c.Running
+		}
+	}
+	return false
+}
