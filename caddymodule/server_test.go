@@ -158,7 +158,7 @@ func adapt(text string) ([]byte, error) {
 }
 
 func (s *server) caddyfile(c config) string {
-	templates := cmp.Or(c.templates, "template web {\n image "+instancetest.Image+"\n ready 5s\n }")
+	templates := cmp.Or(c.templates, "template web {\n image "+instancetest.Image+"\n ready 1m\n }")
 	sites := cmp.Or(c.sites, `
 		http://api.localhost:{site} {
 			sandbox_api {
@@ -356,19 +356,32 @@ func read(t *testing.T, res *http.Response) string {
 
 func hostOf(prefix string) string { return prefix + "." + testDomain }
 
-// eventually waits until check finds nothing to complain of.
+// eventually waits until check finds nothing to complain of. Its patience is so
+// many looks, not so much time: a machine that stands still has none.
 func eventually(t *testing.T, check func() error) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for {
-		err := check()
-		if err == nil {
+	var err error
+	for range 3000 { // half a minute, and more where others want the machine
+		if err = check(); err == nil {
 			return
 		}
-		if time.Now().After(deadline) {
+		time.Sleep(10 * time.Millisecond) // between two looks at the condition
+	}
+	t.Fatal(err)
+}
+
+// reload loads c, which must not wait for what goes on until the test ends it.
+func (s *server) reload(t *testing.T, c config) {
+	t.Helper()
+	loaded := make(chan error, 1)
+	go func() { loaded <- s.load(t, c) }()
+	select {
+	case err := <-loaded:
+		if err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(10 * time.Millisecond) // between two looks at the condition
+	case <-time.After(time.Minute):
+		t.Fatal("the reload waits")
 	}
 }
 
