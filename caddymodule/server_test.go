@@ -42,6 +42,10 @@ type server struct {
 	client    *http.Client // reaches the sites by any host name
 }
 
+// patientProxy are lines of sandbox_proxy that give the machine time to stand still
+// while a dev server is dialled.
+const patientProxy = "transport http {\n dial_timeout 1m\n }"
+
 // config is what a test wants different from the standard configuration.
 type config struct {
 	state     string // name of the state directory
@@ -195,7 +199,7 @@ func (s *server) caddyfile(c config) string {
 	return strings.NewReplacer(
 		"{admin}", fmt.Sprint(s.adminPort), "{site}", fmt.Sprint(s.sitePort), "{dir}", s.dir,
 		"{domain}", testDomain, "{ports}", s.ports.String(), "{state}", cmp.Or(c.state, "state"),
-		"{options}", c.options, "{templates}", templates, "{proxy}", c.proxy,
+		"{options}", c.options, "{templates}", templates, "{proxy}", cmp.Or(c.proxy, patientProxy),
 	).Replace(text)
 }
 

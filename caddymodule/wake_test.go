@@ -68,7 +68,9 @@ const sleepSites = `
 		basic_auth @known {
 			alice $2a$04$DZ5koNbt7K3LqL2Y6OUxHeBQCXBSL9Zk6zy0RfcTkvbk9KeuIs8Q6
 		}
-		sandbox_proxy
+		sandbox_proxy {
+			{proxy}
+		}
 	}
 `
 
