@@ -44,7 +44,7 @@ type server struct {
 
 // patientProxy are lines of sandbox_proxy that give the machine time to stand still
 // while a dev server is dialled.
-const patientProxy = "transport http {\n dial_timeout 1m\n }"
+const patientProxy = "transport sandbox {\n dial_timeout 1m\n }"
 
 // config is what a test wants different from the standard configuration.
 type config struct {

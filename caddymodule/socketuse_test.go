@@ -295,6 +295,7 @@ func TestWhatPassesOverAWebSocketDecides(t *testing.T) {
 		return func(socket rawSocket, stop <-chan struct{}) { socket.keepSending(head, payload, stop) }
 	}
 	chatter := func(text string) string { return "/chatter?every=50ms&text=" + url.QueryEscape(text) }
+	var all sync.WaitGroup
 	for n, row := range []struct {
 		what, policy, path string
 		client             func(socket rawSocket, stop <-chan struct{})
@@ -317,13 +318,18 @@ func TestWhatPassesOverAWebSocketDecides(t *testing.T) {
 		{"what is typed", "none", "/ws", sending(textFrame, "l"), false},
 		{"what the server prints", "none", chatter("compiled in 12 ms"), nothing, false},
 	} {
-		t.Run(row.what+", by "+row.policy, func(t *testing.T) {
-			t.Parallel()
-			prefix := fmt.Sprintf("socket%02d", n)
-			s.createOf(t, row.policy, prefix)
+		prefix := fmt.Sprintf("socket%02d", n)
+		s.createOf(t, row.policy, prefix)
+		all.Go(func() {
 			open := func() rawSocket { return s.rawSocket(t, prefix, row.path, "") }
 			if row.awake {
-				instancetest.Retry(t, func() error { return s.staysAwakeBy(t, open, prefix, row.client) })
+				instancetest.Retry(t, func() error {
+					err := s.staysAwakeBy(t, open, prefix, row.client)
+					if err != nil {
+						err = fmt.Errorf("%s, by %s: %w", row.what, row.policy, err)
+					}
+					return err
+				})
 				return
 			}
 			socket, stop := open(), make(chan struct{})
@@ -333,11 +339,12 @@ func TestWhatPassesOverAWebSocketDecides(t *testing.T) {
 				t.Fatal(err)
 			}
 			if code, err := socket.awaitClose(); err != nil || code != 1001 {
-				t.Errorf("closed with %d (%v), want 1001", code, err)
+				t.Errorf("%s, by %s: closed with %d (%v), want 1001", row.what, row.policy, code, err)
 			}
 			s.awaitSleep(t, prefix, instance.Stopped)
 		})
 	}
+	all.Wait()
 }
 
 // What is compressed is told apart alike: the ends are asked to compress each
