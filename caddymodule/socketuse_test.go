@@ -84,7 +84,7 @@ func (s *server) awaitUse(t *testing.T, prefix string) {
 	if err := s.mayIdle(prefix, time.Hour); err != nil {
 		t.Fatal(err)
 	}
-	for moved := 0; moved < 3; moved++ {
+	for range 3 {
 		before := s.idleAt(t, prefix)
 		eventually(t, func() error {
 			if !s.idleAt(t, prefix).After(before) {

@@ -176,7 +176,7 @@ func TestATouchKeepsAnInstanceAwake(t *testing.T) {
 func (c *caddyServer) awaitUse(t testing.TB, prefix string) {
 	t.Helper()
 	c.idleAfter(t, prefix, time.Hour)
-	for moved := 0; moved < 3; moved++ {
+	for range 3 {
 		before := c.api.get(t, prefix).IdleAt
 		eventually(t, 10*time.Second, func() error {
 			if !c.api.get(t, prefix).IdleAt.After(*before) {
