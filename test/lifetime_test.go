@@ -52,6 +52,7 @@ func TestAnIdleInstanceIsStopped(t *testing.T) {
 		t.Error("its container runs")
 	}
 	c.idleAfter(t, "idlestop", time.Hour)
+	made.IdleTimeout = "1h0m0s"
 	sameInstance(t, c.api.act(t, "idlestop", "start"), made)
 	c.visitor.mustGet(t, made.URL)
 }
