@@ -64,10 +64,12 @@ func TestAnIdleInstanceIsPausedAndResumed(t *testing.T) {
 	made := c.api.create(t, createRequest{Prefix: "idlepause", IdleTimeout: "2s", OnIdle: "pause"})
 	pid := inspect(t, made.ContainerID).State.Pid
 	c.api.awaitStatus(t, overdueBy, "idlepause", "paused", "idle")
-	state := inspect(t, made.ContainerID).State
-	if !state.Paused || state.Pid != pid {
-		t.Errorf("the container's state is %+v", state)
-	}
+	eventually(t, overdueBy, func() error { // the intent is told before
+		if state := inspect(t, made.ContainerID).State; !state.Paused || state.Pid != pid {
+			return fmt.Errorf("the container's state is %+v, its process was %d", state, pid)
+		}
+		return nil
+	})
 	c.idleAfter(t, "idlepause", time.Hour)
 	begun := time.Now()
 	resumed := c.api.act(t, "idlepause", "resume")
