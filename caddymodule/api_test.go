@@ -220,6 +220,10 @@ func TestFailuresOfACreate(t *testing.T) {
 		default_template web
 		template web {
 			image ` + instancetest.Image + `
+			ready 1m
+		}
+		template hasty {
+			image ` + instancetest.Image + `
 			ready 500ms
 		}
 		template missing {
@@ -248,10 +252,10 @@ func TestFailuresOfACreate(t *testing.T) {
 		{"ports that are an object", `{"ports":{}}`, 400, 1006, `"field":"ports"`},
 		{"null in env", `{"env":{"A":null}}`, 400, 1006, `"field":"env.A"`},
 		{"null in labels", `{"labels":{"a":null}}`, 400, 1006, `"field":"labels.a"`},
-		{"unknown template", `{"template":"nosuch"}`, 400, 1007, `"templates":["missing","web"]`},
+		{"unknown template", `{"template":"nosuch"}`, 400, 1007, `"templates":["hasty","missing","web"]`},
 		{"body too large", strings.Repeat(" ", maxBody+1), 413, 1010, `"limit":65536`},
 		{"image missing", `{"template":"missing"}`, 422, 1104, ``},
-		{"dev server that never answers", `{"env":{"TEST_MODE":"silent"}}`, 504, 1103, ``},
+		{"dev server that never answers", `{"template":"hasty","env":{"TEST_MODE":"silent"}}`, 504, 1103, ``},
 		{"container that ends", `{"env":{"TEST_MODE":"exit"}}`, 502, 1107, ``},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -16,7 +16,7 @@ import (
 // sleepy is a template with all words of a lifetime.
 const sleepy = `template web {
 	image ` + instancetest.Image + `
-	ready 5s
+	ready 1m
 	idle_timeout 30m
 	on_idle pause
 	ttl 7d

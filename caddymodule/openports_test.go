@@ -17,12 +17,12 @@ const portTemplates = `
 	default_template wide
 	template wide {
 		image ` + instancetest.Image + `
-		ready 5s
+		ready 1m
 		ports 4000 9229
 	}
 	template open {
 		image ` + instancetest.Image + `
-		ready 5s
+		ready 1m
 		ports any
 	}
 `
@@ -83,7 +83,7 @@ func TestFurtherPortsReachTheirServers(t *testing.T) {
 	echo(t, socket, "after a reload")
 	all()
 	s.call(t, http.MethodPost, "/api/instances/manyport/restart", "").expect(t, http.StatusOK, 0)
-	if err := socket.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := socket.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := socket.Read(make([]byte, 1)); err == nil {

@@ -279,7 +279,7 @@ func (s *server) dialWebSocketAt(t *testing.T, prefix, path, protocol string) *w
 
 func echo(t *testing.T, socket *websocket.Conn, text string) {
 	t.Helper()
-	if err := socket.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := socket.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	if err := websocket.Message.Send(socket, text); err != nil {
@@ -303,7 +303,7 @@ func TestWebSocketOutlivesReloadsButNotItsContainer(t *testing.T) {
 		echo(t, socket, fmt.Sprintf("after reload %d", n))
 	}
 	s.call(t, http.MethodPost, "/api/instances/hotreload/restart", "").expect(t, http.StatusOK, 0)
-	if err := socket.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := socket.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	var got string
@@ -395,7 +395,7 @@ func (s *server) rawStatus(t *testing.T, request string) string {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := conn.Write([]byte(request)); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/flate"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -23,8 +24,8 @@ import (
 	"github.com/aie-sandbox/caddy-sandbox/instance/instancetest"
 )
 
-// idleTime is the idle_timeout of sleepy instances. What must not end one is
-// tried for three times as long.
+// idleTime is the idle_timeout of instances that may idle. What must not end one
+// is tried for three times as long.
 const (
 	idleTime = time.Second
 	longTime = 3 * idleTime
@@ -37,7 +38,7 @@ var sleepyTemplates = func() (all string) {
 		if pauses {
 			name = "pause"
 		}
-		all += fmt.Sprintf("template %s {\n image %s\n ready 5s\n idle_timeout %s\n websocket_activity %s\n }\n", name, instancetest.Image, idleTime, words)
+		all += fmt.Sprintf("template %s {\n image %s\n ready 1m\n websocket_activity %s\n }\n", name, instancetest.Image, words)
 	}
 	return all
 }()
@@ -69,8 +70,45 @@ func (s *server) awaitSleep(t *testing.T, prefix string, status instance.Status)
 	})
 }
 
-// staysAwake looks at the instance for longer than it may be idle.
+// mayIdle sets the idle_timeout of an instance, once what is to be looked at is
+// under way; zero is never.
+func (s *server) mayIdle(prefix string, after time.Duration) error {
+	_, err := inForce.top().manager().Update(context.Background(), prefix, func(l *instance.Lifetime) { l.IdleTimeout = new(instance.Duration(after)) })
+	return err
+}
+
+// awaitUse waits until a request is in progress: it moves the time of idleness on
+// all the time, and not only as it comes and goes.
+func (s *server) awaitUse(t *testing.T, prefix string) {
+	t.Helper()
+	if err := s.mayIdle(prefix, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		before := s.idleAt(t, prefix)
+		eventually(t, func() error {
+			if !s.idleAt(t, prefix).After(before) {
+				return fmt.Errorf("%s is idle at %s, whatever goes on", prefix, before)
+			}
+			return nil
+		})
+	}
+}
+
+func (s *server) idleAt(t *testing.T, prefix string) time.Time {
+	t.Helper()
+	in, err := s.now(prefix)
+	if err != nil || in.IdleAt == nil {
+		t.Fatalf("%s is idle at %v, %v", prefix, in.IdleAt, err)
+	}
+	return *in.IdleAt
+}
+
+// staysAwake lets the instance idle, and looks at it for longer than it then may.
 func (s *server) staysAwake(prefix string) error {
+	if err := s.mayIdle(prefix, idleTime); err != nil {
+		return err
+	}
 	for begun := time.Now(); time.Since(begun) < longTime; time.Sleep(20 * time.Millisecond) { // it is to stay so all the time
 		in, err := s.now(prefix)
 		if err != nil {
@@ -81,6 +119,26 @@ func (s *server) staysAwake(prefix string) error {
 		}
 	}
 	return nil
+}
+
+// staysAwakeBy is staysAwake for an instance that a socket uses: it is opened, and
+// use begins, which client keeps up until stop. Frames come back all the time,
+// unless the machine stands still.
+func (s *server) staysAwakeBy(t *testing.T, open func() rawSocket, prefix string, client func(socket rawSocket, stop <-chan struct{})) error {
+	t.Helper()
+	if err := s.mayIdle(prefix, 0); err != nil {
+		return err
+	}
+	if _, err := inForce.top().manager().Start(t.Context(), prefix, ""); err != nil { // it may have slept in the try before
+		return err
+	}
+	socket, stop := open(), make(chan struct{})
+	defer socket.Close()
+	defer close(stop)
+	go client(socket, stop)
+	var frames instancetest.Pulse
+	go func() { _, _ = socket.read(frames.Beat) }()
+	return instancetest.Blame(s.staysAwake(prefix), frames.Still(), idleTime-2*touchPause)
 }
 
 // rawSocket is a WebSocket whose client writes its frames by hand.
@@ -97,7 +155,7 @@ func (s *server) rawSocket(t *testing.T, prefix, path, extensions string) rawSoc
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
@@ -129,7 +187,10 @@ func (s rawSocket) send(head byte, payload string) error {
 
 // awaitClose reads until the server closes, and returns with what code; zero:
 // the connection ended without one.
-func (s rawSocket) awaitClose() (code int, err error) {
+func (s rawSocket) awaitClose() (code int, err error) { return s.read(func() {}) }
+
+// read is awaitClose that tells of each frame before.
+func (s rawSocket) read(frame func()) (code int, err error) {
 	for {
 		var head [2]byte
 		if _, err := io.ReadFull(s.in, head[:]); err != nil {
@@ -142,6 +203,7 @@ func (s rawSocket) awaitClose() (code int, err error) {
 		if head[0]&0x0F == 8 {
 			return int(binary.BigEndian.Uint16(payload)), nil
 		}
+		frame()
 	}
 }
 
@@ -258,21 +320,28 @@ func TestWhatPassesOverAWebSocketDecides(t *testing.T) {
 	} {
 		prefix := fmt.Sprintf("socket%02d", n)
 		s.createOf(t, row.policy, prefix)
-		socket := s.rawSocket(t, prefix, row.path, "")
 		all.Go(func() {
-			stop := make(chan struct{})
-			go row.client(socket, stop)
-			err := s.staysAwake(prefix)
-			close(stop)
-			if awake := err == nil; awake != row.awake {
-				t.Errorf("%s, by %s: it stays awake: %v, want %v (%v)", row.what, row.policy, awake, row.awake, err)
-			}
+			open := func() rawSocket { return s.rawSocket(t, prefix, row.path, "") }
 			if row.awake {
+				instancetest.Retry(t, func() error {
+					err := s.staysAwakeBy(t, open, prefix, row.client)
+					if err != nil {
+						err = fmt.Errorf("%s, by %s: %w", row.what, row.policy, err)
+					}
+					return err
+				})
 				return
+			}
+			socket, stop := open(), make(chan struct{})
+			defer close(stop)
+			go row.client(socket, stop)
+			if err := s.mayIdle(prefix, idleTime); err != nil {
+				t.Fatal(err)
 			}
 			if code, err := socket.awaitClose(); err != nil || code != 1001 {
 				t.Errorf("%s, by %s: closed with %d (%v), want 1001", row.what, row.policy, code, err)
 			}
+			s.awaitSleep(t, prefix, instance.Stopped)
 		})
 	}
 	all.Wait()
@@ -286,16 +355,24 @@ func TestCompressedKeepAlivesAreKnown(t *testing.T) {
 	for text, awake := range map[string]bool{`{"type":"ping"}`: false, "ls": true} {
 		prefix := map[bool]string{true: "packed01", false: "packed00"}[awake]
 		s.createOf(t, "data", prefix)
-		socket := s.rawSocket(t, prefix, "/ws?deflate", offer)
-		if got, want := socket.answer.Get("Sec-WebSocket-Extensions"), "permessage-deflate; server_no_context_takeover; client_no_context_takeover"; got != want {
-			t.Errorf("agreed on %q, want %q", got, want)
+		open := func() rawSocket {
+			socket := s.rawSocket(t, prefix, "/ws?deflate", offer)
+			if got, want := socket.answer.Get("Sec-WebSocket-Extensions"), "permessage-deflate; server_no_context_takeover; client_no_context_takeover"; got != want {
+				t.Errorf("agreed on %q, want %q", got, want)
+			}
+			return socket
 		}
-		stop := make(chan struct{})
-		go socket.keepSending(packedFrame, pack(t, text), stop)
-		if err := s.staysAwake(prefix); (err == nil) != awake {
-			t.Errorf("%q: it stays awake: %v, want %v (%v)", text, err == nil, awake, err)
+		packed := pack(t, text)
+		send := func(socket rawSocket, stop <-chan struct{}) { socket.keepSending(packedFrame, packed, stop) }
+		if awake {
+			instancetest.Retry(t, func() error { return s.staysAwakeBy(t, open, prefix, send) })
+			continue
 		}
-		close(stop)
+		go send(open(), nil)
+		if err := s.mayIdle(prefix, idleTime); err != nil {
+			t.Fatal(err)
+		}
+		s.awaitSleep(t, prefix, instance.Stopped)
 	}
 	// Where nobody reads what passes the offer is the client's.
 	s.createOf(t, "none", "packed02")
@@ -327,7 +404,11 @@ func pack(t *testing.T, text string) string {
 func TestAPauseClosesWebSockets(t *testing.T) {
 	s := startSleepyServer(t)
 	for name, pause := range map[string]func(prefix string){
-		"idle0000": func(string) {},
+		"idle0000": func(prefix string) {
+			if err := s.mayIdle(prefix, idleTime); err != nil {
+				t.Fatal(err)
+			}
+		},
 		"asked000": func(prefix string) {
 			s.call(t, http.MethodPost, "/api/instances/"+prefix+"/pause", "").expect(t, http.StatusOK, 0)
 		},
@@ -346,6 +427,9 @@ func TestAPauseClosesWebSockets(t *testing.T) {
 				}
 				return err
 			})
+			if err := s.mayIdle(name, 0); err != nil {
+				t.Fatal(err)
+			}
 			s.call(t, http.MethodPost, "/api/instances/"+name+"/resume", "").expect(t, http.StatusOK, 0)
 			_ = socket.send(textFrame, "are you back?")
 			echo(t, s.dialWebSocket(t, name), "a new one")
@@ -364,9 +448,13 @@ func TestARequestInProgressIsNotCutByIdleness(t *testing.T) {
 	s := startSleepyServer(t)
 	for prefix, finish := range map[string]func(t *testing.T, prefix string) error{
 		"longpoll": func(t *testing.T, prefix string) error {
-			res := s.get(t, hostOf(prefix), fmt.Sprintf("/slow?ms=%d", longTime.Milliseconds()), nil)
-			_, err := io.ReadAll(res.Body)
-			return err
+			ended := make(chan error, 1)
+			go func() {
+				_, err := io.ReadAll(s.get(t, hostOf(prefix), fmt.Sprintf("/slow?ms=%d", 2*longTime.Milliseconds()), nil).Body)
+				ended <- err
+			}()
+			s.awaitUse(t, prefix)
+			return errors.Join(s.mayIdle(prefix, idleTime), <-ended)
 		},
 		"events00": func(t *testing.T, prefix string) error { // one at its end
 			res := s.get(t, hostOf(prefix), "/push/late", nil)
@@ -391,6 +479,7 @@ func TestARequestInProgressIsNotCutByIdleness(t *testing.T) {
 		"upload00": func(t *testing.T, prefix string) error {
 			body, write := io.Pipe()
 			go func() {
+				s.awaitUse(t, prefix)
 				awake := s.staysAwake(prefix)
 				_, _ = io.WriteString(write, "late")
 				_ = write.CloseWithError(awake)

@@ -3,12 +3,14 @@ package instance_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/aie-sandbox/caddy-sandbox/instance"
+	"github.com/aie-sandbox/caddy-sandbox/instance/instancetest"
 )
 
 // sleepByHand has an instance sleep, as it does when its container is stopped
@@ -167,30 +169,36 @@ func TestAUsersStopIsNotUndoneByWhoWaitsToWake(t *testing.T) {
 // A visitor presses the button of an instance that failed just now, which has the
 // start wait for a moment; meanwhile its user stops it.
 func TestAUsersStopIsNotUndoneByTheButton(t *testing.T) {
-	b := newBench(t, 1)
-	req := request("abcdefgh", "TEST_MODE", "exit")
-	req.Wait = instance.WaitNone
-	if _, err := b.manager.Create(t.Context(), req); err != nil {
-		t.Fatal(err)
-	}
-	b.eventually("it has failed", func() bool {
-		in, err := b.manager.Get("abcdefgh")
-		return err == nil && in.Status == instance.Failed
+	instancetest.Retry(t, func() error {
+		b := newBench(t, 1)
+		req := request("abcdefgh", "TEST_MODE", "exit")
+		req.Wait = instance.WaitNone
+		if _, err := b.manager.Create(t.Context(), req); err != nil {
+			return err
+		}
+		b.eventually("it has failed", func() bool {
+			in, err := b.manager.Get("abcdefgh")
+			return err == nil && in.Status == instance.Failed
+		})
+		failed, _ := b.manager.Get("abcdefgh")
+		before := b.engine.Calls("Start")
+		if err := b.manager.Retry(t.Context(), "abcdefgh", nil); err != nil {
+			return err
+		}
+		_, err := b.manager.Stop(t.Context(), "abcdefgh")
+		const hold = time.Second
+		if n := b.engine.Calls("Start") - before; err != nil || n != 0 {
+			return instancetest.Blame(fmt.Errorf("%d starts, and the stop: %w", n, err), time.Since(*failed.StoppedAt), hold)
+		}
+		_, err = b.manager.AwaitStart(t.Context(), "abcdefgh")
+		b.fails(err, instance.NotRunning)
+		b.awaitStatus("abcdefgh", instance.Stopped, instance.ReasonUser)
+		b.fails(b.manager.Retry(t.Context(), "abcdefgh", nil), instance.NotRunning)
+		if n := b.engine.Calls("Start") - before; n != 0 {
+			t.Errorf("%d starts", n)
+		}
+		return nil
 	})
-	before := b.engine.Calls("Start")
-	if err := b.manager.Retry(t.Context(), "abcdefgh", nil); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := b.manager.Stop(t.Context(), "abcdefgh"); err != nil {
-		t.Fatal(err)
-	}
-	_, err := b.manager.AwaitStart(t.Context(), "abcdefgh")
-	b.fails(err, instance.NotRunning)
-	b.awaitStatus("abcdefgh", instance.Stopped, instance.ReasonUser)
-	b.fails(b.manager.Retry(t.Context(), "abcdefgh", nil), instance.NotRunning)
-	if n := b.engine.Calls("Start") - before; n != 0 {
-		t.Errorf("%d starts", n)
-	}
 }
 
 // The visitor who began it has left before the stop for idleness has ended.
@@ -209,8 +217,9 @@ func TestAWakeThatWaitsForAStopOutlivesItsVisitor(t *testing.T) {
 	if e := b.failure(err, instance.NotRunning); e.Details["status"] != instance.Starting {
 		t.Errorf("a visitor is told %+v", e)
 	}
+	starts := b.engine.Calls("Start")
 	goOn()
-	b.awaitStatus("abcdefgh", instance.Running, "")
+	b.eventually("it is started", func() bool { return b.engine.Calls("Start") > starts }) // and idle again in a second
 }
 
 func TestAWakeThatFailsIsHeldBack(t *testing.T) {
@@ -224,16 +233,22 @@ func TestAWakeThatFailsIsHeldBack(t *testing.T) {
 		}
 		return nil
 	})
-	_, err := b.manager.Wake(t.Context(), "abcdefgh", nil)
-	b.fails(err, instance.EngineFailed)
-	starts := b.engine.Calls("Start")
-	_, err = b.manager.Wake(t.Context(), "abcdefgh", nil)
-	if e := b.failure(err, instance.Overloaded); e.RetryAfter <= 0 || e.RetryAfter > time.Second {
-		t.Errorf("got %+v", e)
-	}
-	if n := b.engine.Calls("Start") - starts; n != 0 {
-		t.Errorf("%d starts", n)
-	}
+	instancetest.Retry(t, func() error {
+		b.eventually("a start is tried", func() bool {
+			_, err := b.manager.Wake(t.Context(), "abcdefgh", nil)
+			return instance.KindOf(err) == instance.EngineFailed
+		})
+		starts, failed := b.engine.Calls("Start"), time.Now()
+		_, err := b.manager.Wake(t.Context(), "abcdefgh", nil)
+		const hold = time.Second // or more, of one that failed before
+		if e, ok := errors.AsType[*instance.Error](err); !ok || e.Kind != instance.Overloaded || e.RetryAfter <= 0 {
+			return instancetest.Blame(fmt.Errorf("got %w", err), time.Since(failed), hold)
+		}
+		if n := b.engine.Calls("Start") - starts; n != 0 {
+			return fmt.Errorf("%d starts", n)
+		}
+		return nil
+	})
 	b.engine.Fault(nil)
 	b.eventually("it wakes", func() bool {
 		_, err := b.manager.Wake(t.Context(), "abcdefgh", nil)
@@ -390,11 +405,11 @@ func TestAStartThatGivesWayIsGivenBack(t *testing.T) {
 func TestARestingLeaseIsNoUse(t *testing.T) {
 	b := newBench(t, 1)
 	b.create("abcdefgh")
-	before := b.update("abcdefgh", idleAfter(short)).LastActiveAt
 	lease, err := b.manager.AcquireResting("abcdefgh", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
+	before := b.update("abcdefgh", idleAfter(short)).LastActiveAt
 	lease.Touch()
 	b.awaitStatus("abcdefgh", instance.Stopped, instance.ReasonIdle)
 	if lease.Endpoint() != nil {

@@ -3,6 +3,7 @@ package test
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 )
@@ -19,10 +20,14 @@ func eventually(t testing.TB, limit time.Duration, check func() error) {
 // stopPolling ends a poll at once: the condition can never come true.
 type stopPolling struct{ error }
 
+// poll gives up once so much time has passed in which it could look: a machine
+// that stands still, or does other things besides, has ten times as much.
 func poll(limit time.Duration, check func() error) error {
-	tick := time.NewTicker(20 * time.Millisecond)
+	const pause = 20 * time.Millisecond
+	tick := time.NewTicker(pause)
 	defer tick.Stop()
-	for deadline := time.Now().Add(limit); ; <-tick.C {
+	begun := time.Now()
+	for looks := int(limit / pause); ; <-tick.C {
 		err := check()
 		if err == nil {
 			return nil
@@ -30,8 +35,59 @@ func poll(limit time.Duration, check func() error) error {
 		if final, ok := errors.AsType[stopPolling](err); ok {
 			return final.error
 		}
-		if time.Now().After(deadline) {
+		looks--
+		if passed := time.Since(begun); passed > limit && looks <= 0 || passed > 10*limit {
 			return fmt.Errorf("not within %s: %w", limit, err)
 		}
+	}
+}
+
+// pulse tells for how long what should happen all the time did not. The zero value
+// has not begun. Safe for concurrent use.
+type pulse struct {
+	mu      sync.Mutex
+	last    time.Time
+	longest time.Duration
+}
+
+func (p *pulse) beat() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.longest, p.last = p.stillLocked(), time.Now()
+}
+
+func (p *pulse) stillLocked() time.Duration {
+	if p.last.IsZero() {
+		return 0
+	}
+	return max(p.longest, time.Since(p.last))
+}
+
+// stoodStill is the outcome of a try that says nothing, for the machine stood
+// still for longer in it than the try allows.
+type stoodStill struct{ error }
+
+// blame is err, as the machine's fault if there was no beat for most or longer.
+func (p *pulse) blame(err error, most time.Duration) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil && p.stillLocked() >= most {
+		return stoodStill{err}
+	}
+	return err
+}
+
+// retry runs try again where it says nothing; any other error fails the test.
+func retry(t testing.TB, try func() error) {
+	t.Helper()
+	for n := 1; ; n++ {
+		err := try()
+		if err == nil {
+			return
+		}
+		if _, still := errors.AsType[stoodStill](err); !still || n == 10 {
+			t.Fatal(err)
+		}
+		t.Logf("once more, for the machine stood still: %v", err)
 	}
 }

@@ -6,7 +6,9 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -163,7 +165,27 @@ func (b *browser) persist(t testing.TB, step func(spoiled func() bool) error) {
 		if !spoiled() || try == tries {
 			t.Fatalf("browser: %v (try %d)", err, try)
 		}
+		awaitCalmNetworks()
 	}
+}
+
+// awaitCalmNetworks waits until no network interface has come or gone for a second,
+// for which other tests on this machine may not leave the time.
+func awaitCalmNetworks() {
+	interfaces := func() string {
+		all, err := net.Interfaces()
+		return fmt.Sprint(all, err)
+	}
+	seen, since := interfaces(), time.Now()
+	_ = poll(10*time.Second, func() error {
+		if now := interfaces(); now != seen {
+			seen, since = now, time.Now()
+		}
+		if time.Since(since) < time.Second {
+			return errors.New("networks change")
+		}
+		return nil
+	})
 }
 
 func (b *browser) networkChanges() int {

@@ -16,7 +16,8 @@ import (
 	"github.com/docker/docker/api/types/container"
 )
 
-// Vite behind a shell that takes its time, and one that fails the first time.
+// Vite behind a shell that waits until it may go on, and one that fails the first
+// time.
 const slowTemplates = `
 		default_template slow
 		defaults {
@@ -24,7 +25,7 @@ const slowTemplates = `
 			page_logs anyone
 		}
 		template slow {
-			command sh -c "echo 'added 214 packages in 3s'; sleep 3; echo '> vite'; exec node node_modules/vite/bin/vite.js"
+			command sh -c "echo 'added 214 packages in 3s'; until [ -e /app/.go ]; do sleep 0.1; done; rm /app/.go; echo '> vite'; exec node node_modules/vite/bin/vite.js"
 		}
 		template secondtime {
 			command sh -c "[ -e /app/.once ] && exec node node_modules/vite/bin/vite.js; touch /app/.once; sleep 1; echo 'Error: no database'; exit 1"
@@ -71,6 +72,18 @@ func (c *caddyServer) begin(t *testing.T, template string, env map[string]string
 		expect(t, http.StatusCreated, 0).instance(t)
 	c.api.removeAfter(t, made.Prefix)
 	return made
+}
+
+// letGo has the shell of an instance of template slow go on to Vite.
+func (c *caddyServer) letGo(t *testing.T, made instanceView) {
+	t.Helper()
+	eventually(t, 20*time.Second, func() error { // its container may be about to start
+		run, err := engine.ContainerExecCreate(t.Context(), made.ContainerID, container.ExecOptions{Cmd: []string{"touch", "/app/.go"}})
+		if err != nil {
+			return err
+		}
+		return engine.ContainerExecStart(t.Context(), run.ID, container.ExecStartOptions{})
+	})
 }
 
 // visit opens a page without waiting for anything on it.
@@ -144,6 +157,7 @@ func TestTheWaitingPageShowsTheStartAndGoesToTheApp(t *testing.T) {
 		got != "false This sandbox is starting. It opens by itself once it is ready." {
 		t.Errorf("the page shows %q, %v", got, err)
 	}
+	c.letGo(t, made)
 	b.landsAt(t, made.URL+deepPath+"#part", `document.querySelector("#root") !== null`)
 	b.obeysPolicy(t)
 }
@@ -152,6 +166,7 @@ func TestAVisitWakesTheInstanceAndGetsToTheApp(t *testing.T) {
 	c := startSlow(t)
 	b := openBrowser(t, c)
 	made := c.begin(t, "slow", nil)
+	c.letGo(t, made)
 	c.api.awaitStatus(t, 20*time.Second, made.Prefix, "running", "")
 	eventually(t, 20*time.Second, func() error {
 		if !c.api.get(t, made.Prefix).Ready {
@@ -165,6 +180,7 @@ func TestAVisitWakesTheInstanceAndGetsToTheApp(t *testing.T) {
 	c.api.awaitStatus(t, 20*time.Second, made.Prefix, "stopped", "stopped outside")
 	b.visit(t, made.URL+deepPath+"#part")
 	b.awaitSeen(t, 10*time.Second, `document.querySelector("h1")?.textContent ?? ""`, "Starting")
+	c.letGo(t, made)
 	b.landsAt(t, made.URL+deepPath+"#part", `document.querySelector("#root") !== null`)
 }
 
@@ -174,10 +190,11 @@ func TestTheWaitingPageGoesToTheAppWithoutScripts(t *testing.T) {
 	if _, err := chromedp.Call(b.ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}); err != nil {
 		t.Fatal(err)
 	}
-	made := c.begin(t, "plain", map[string]string{"TEST_MODE": "slow", "TEST_DELAY": "3s"})
+	made := c.begin(t, "slow", nil)
 	b.visit(t, made.URL+deepPath)
 	b.awaitSeen(t, 10*time.Second, `document.querySelector("h1")?.textContent ?? ""`, "Starting")
-	b.landsAt(t, made.URL+deepPath, fmt.Sprintf("document.body.innerText.includes(%q)", "hello from "+made.Prefix))
+	c.letGo(t, made)
+	b.landsAt(t, made.URL+deepPath, `document.querySelector("#root") !== null`)
 }
 
 func TestTheButtonOfTheFailedPageLeadsToTheApp(t *testing.T) {

@@ -14,22 +14,20 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// sleepy are lines of a template whose instances sleep soon. What must not send
-// one to sleep is tried for three times as long.
-const (
-	soon   = 3 * time.Second
-	sleepy = "\n idle_timeout 3s\n"
-)
+// soon is after how long instances sleep, once what is to be looked at is under
+// way. What must not send one to sleep is tried for three times as long.
+const soon = 3 * time.Second
 
 // vitePing is what Vite's pages send, each 30 s, as long as they are open.
 const vitePing = `{"type":"ping"}`
 
 // keepEchoing sends text again and again and waits until it has come back.
-func keepEchoing(send echo, text string, stop <-chan struct{}) error {
+func keepEchoing(send echo, text string, stop <-chan struct{}, echoed *pulse) error {
 	for {
 		if err := send(text); err != nil {
 			return err
 		}
+		echoed.beat()
 		select {
 		case <-stop:
 			return nil
@@ -44,12 +42,14 @@ func (c *caddyServer) idleAfter(t testing.TB, prefix string, timeout time.Durati
 	c.api.call(t, http.MethodPatch, "/api/instances/"+prefix, map[string]string{"idle_timeout": timeout.String()}).expect(t, http.StatusOK, 0)
 }
 
-// staysAwake looks at an instance for longer than it may be idle.
-func (c *caddyServer) staysAwake(t testing.TB, prefix string) error {
+// staysAwake lets an instance sleep soon, and looks at it for longer than that,
+// while it is used as often as used beats.
+func (c *caddyServer) staysAwake(t testing.TB, prefix string, used *pulse) error {
 	t.Helper()
+	c.idleAfter(t, prefix, soon)
 	for begun := time.Now(); time.Since(begun) < 3*soon; time.Sleep(100 * time.Millisecond) { // it is to stay so all the time
 		if now := c.api.get(t, prefix); now.Status != "running" {
-			return fmt.Errorf("it is %s (%s) after %s", now.Status, now.Reason, time.Since(begun))
+			return used.blame(fmt.Errorf("it is %s (%s) after %s", now.Status, now.Reason, time.Since(begun)), soon/2)
 		}
 	}
 	return nil
@@ -61,40 +61,43 @@ func TestKeepAlivesLetInstancesSleepWhateverTheProtocol(t *testing.T) {
 	t.Parallel()
 	c := startCaddy(t, options{
 		Wrap:      extendedCONNECT,
-		Templates: "template web {\n image {image}\n port 8080" + sleepy + "}",
+		Templates: "template web {\n image {image}\n port 8080\n}",
 	})
 	for _, protocol := range protocols {
 		t.Run(protocol, func(t *testing.T) {
 			t.Parallel()
-			open := func() (echo, instanceView) {
-				made := c.api.create(t, createRequest{})
+			used, forgotten := c.api.create(t, createRequest{}), c.api.create(t, createRequest{})
+			open := func(made instanceView) echo {
 				socket, err := c.visitor.openSocket(t, protocol, made.URL+"/ws")
 				if err != nil {
 					t.Fatal(err)
 				}
-				return socket, made
+				return socket
 			}
-			typing, used := open()
-			pinging, forgotten := open()
-			stop, ended := make(chan struct{}), make(chan error, 1)
-			go func() { ended <- keepEchoing(pinging, vitePing, nil) }()
-			typed := make(chan error, 1)
-			go func() { typed <- keepEchoing(typing, "ls", stop) }()
-
-			if err := c.staysAwake(t, used.Prefix); err != nil {
-				t.Errorf("somebody types, and %v", err)
-			}
-			close(stop)
-			if err := <-typed; err != nil {
-				t.Errorf("typing: %v", err)
-			}
+			ended := make(chan error, 1)
+			pinging := open(forgotten)
+			go func() { ended <- keepEchoing(pinging, vitePing, nil, new(pulse)) }()
+			c.idleAfter(t, forgotten.Prefix, soon)
+			retry(t, func() error {
+				c.idleAfter(t, used.Prefix, time.Hour)
+				c.api.act(t, used.Prefix, "start") // it may have slept in the try before
+				typing, stop, typed := open(used), make(chan struct{}), make(chan error, 1)
+				var echoed pulse
+				go func() { typed <- keepEchoing(typing, "ls", stop, &echoed) }()
+				awake := c.staysAwake(t, used.Prefix, &echoed)
+				close(stop)
+				if err := <-typed; err != nil && awake == nil {
+					return fmt.Errorf("typing: %w", err)
+				}
+				return awake
+			})
 			c.api.awaitStatus(t, 10*time.Second, forgotten.Prefix, "stopped", "idle")
 			select {
 			case err := <-ended:
 				if err == nil {
 					t.Error("the pinging socket ended well")
 				}
-			case <-time.After(20 * time.Second):
+			case <-time.After(time.Minute):
 				t.Error("the pinging socket goes on")
 			}
 			c.api.awaitStatus(t, 3*soon, used.Prefix, "stopped", "idle")
@@ -105,11 +108,12 @@ func TestKeepAlivesLetInstancesSleepWhateverTheProtocol(t *testing.T) {
 // A container that is frozen takes and says nothing: its visitors must know.
 func TestAPausedInstanceHasNoOpenWebSockets(t *testing.T) {
 	t.Parallel()
-	c := startCaddy(t, options{Templates: "template web {\n image {image}\n port 8080\n on_idle pause" + sleepy + "}"})
+	c := startCaddy(t, options{Templates: "template web {\n image {image}\n port 8080\n on_idle pause\n}"})
 	made := c.api.create(t, createRequest{})
 	socket := c.visitor.dialWebSocket(t, made.URL+"/ws")
 	socket.echoes(t, "before")
-	if code := socket.awaitClose(t, 4*soon); code != goingAway {
+	c.idleAfter(t, made.Prefix, soon)
+	if code := socket.awaitClose(t, time.Minute); code != goingAway {
 		t.Errorf("it was closed with code %d, want %d", code, goingAway)
 	}
 	c.api.awaitStatus(t, 10*time.Second, made.Prefix, "paused", "idle")
@@ -120,6 +124,7 @@ func TestAPausedInstanceHasNoOpenWebSockets(t *testing.T) {
 		return nil
 	})
 
+	c.idleAfter(t, made.Prefix, time.Hour)
 	c.api.act(t, made.Prefix, "resume")
 	c.visitor.dialWebSocket(t, made.URL+"/ws").echoes(t, "a new one")
 	if err := socket.tryEcho("are you back?"); err == nil {
@@ -149,7 +154,7 @@ func TestATabLeftOpenLetsViteSleep(t *testing.T) {
 		}
 	}()
 	c.sleepsBehind(t, b, made)
-	if code := pinging.awaitClose(t, 5*time.Second); code != goingAway {
+	if code := pinging.awaitClose(t, time.Minute); code != goingAway {
 		t.Errorf("the pinging socket was closed with code %d, want %d", code, goingAway)
 	}
 }

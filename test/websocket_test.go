@@ -61,7 +61,7 @@ func (s webSocket) echoes(t testing.TB, text string) {
 }
 
 func (s webSocket) tryEcho(text string) error {
-	if err := s.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := s.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		return err
 	}
 	if err := websocket.Message.Send(s.Conn, text); err != nil {
