@@ -519,11 +519,11 @@ func (m *Manager) reconcileAll(ctx context.Context) error {
 		return err
 	}
 	m.sync.noteEngine(up, &s)
-	if m.sync.away { // some may have waited for the engine
-		defer m.bootSoon()
-	}
+	wasAway := m.sync.away // some may have waited for the engine
 	m.sync.away, m.sync.looked = false, s.now
-	m.settle(ctx, s)
+	if m.settle(ctx, s) || wasAway {
+		m.bootSoon()
+	}
 	m.tendPools()
 	return nil
 }
@@ -573,7 +573,9 @@ func (m *Manager) reconcileOne(ctx context.Context, prefix string) error {
 	case KindOf(err) != NotFound:
 		return err
 	}
-	m.settle(ctx, s)
+	if m.settle(ctx, s) {
+		m.bootSoon()
+	}
 	return nil
 }
 
@@ -608,8 +610,9 @@ func (m *Manager) snapshot() snapshot {
 	return s
 }
 
-// settle does what is decided about s, and sees to what is left for later.
-func (m *Manager) settle(ctx context.Context, s snapshot) {
+// settle does what is decided about s, and sees to what is left for later. It
+// reports whether some turn out to have ended with the engine.
+func (m *Manager) settle(ctx context.Context, s snapshot) bool {
 	if wait := s.young(); wait > 0 {
 		m.sync.dueIn(wait)
 	}
@@ -618,9 +621,7 @@ func (m *Manager) settle(ctx context.Context, s snapshot) {
 		m.sync.dueIn(relistPause)
 	}
 	m.execute(ctx, actions)
-	if slices.ContainsFunc(actions, action.endsWithEngine) {
-		m.bootSoon()
-	}
+	return slices.ContainsFunc(actions, action.endsWithEngine)
 }
 
 // hides reports whether the engine failed to describe a container.

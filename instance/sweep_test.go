@@ -262,6 +262,7 @@ func TestAStartOfWhatRunsPostponesTheEnd(t *testing.T) {
 	b := newBench(t, 1)
 	b.create("abcdefgh")
 	before := b.update("abcdefgh", idleAfter(instance.Duration(time.Hour)))
+	b.eventually("the clock goes on", func() bool { return time.Until(*before.IdleAt) < time.Hour-2*time.Millisecond })
 	after, err := b.manager.Start(t.Context(), "abcdefgh", "")
 	if err != nil || !after.IdleAt.After(*before.IdleAt) {
 		t.Errorf("idle at %v, then at %v (%v)", before.IdleAt, after.IdleAt, err)
