@@ -53,12 +53,7 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (Instance, erro
 	if first, err := m.firstAnswer(req.IdempotencyKey, hash); first != nil || err != nil {
 		return m.join(ctx, first, req, err)
 	}
-	if req.Prefix != nil {
-		if err := m.freePrefix(ctx, *req.Prefix); err != nil {
-			return Instance{}, err
-		}
-	}
-	rec, spare, err := m.plan(req)
+	rec, spare, err := m.plan(ctx, req)
 	if err != nil {
 		return Instance{}, err
 	}
@@ -89,7 +84,7 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (Instance, erro
 
 // plan turns the request into the record that it asks for, without a port. If
 // there is a spare to take, that is seized.
-func (m *Manager) plan(req CreateRequest) (planned *Record, spare *entry, err error) {
+func (m *Manager) plan(ctx context.Context, req CreateRequest) (planned *Record, spare *entry, err error) {
 	s := m.settings.Load()
 	name, template, err := s.template(req.Template)
 	if err != nil {
@@ -99,6 +94,9 @@ func (m *Manager) plan(req CreateRequest) (planned *Record, spare *entry, err er
 	if req.Prefix != nil {
 		prefix = *req.Prefix
 		if err := checkPrefix(prefix, s.Reserved); err != nil {
+			return nil, nil, err
+		}
+		if err := m.freePrefix(ctx, prefix); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -173,6 +171,9 @@ func (m *Manager) create(ctx context.Context, e *entry, op *operation, port *int
 	err := m.build(ctx, e, op, &rec, port != nil)
 	switch {
 	case err == nil || ctx.Err() != nil: // cut short by Close: the next Open undoes it
+	case op.answered() && op.wanted.Err() != nil:
+		rec.Status = Starting
+		return m.makeWay(e, rec)
 	case op.answered():
 		m.markFailed(ctx, e, rec, err)
 	default:

@@ -25,6 +25,7 @@ type operation struct {
 	// wanted ends where a start is to make way, which callOff does: see yieldsTo.
 	wanted  context.Context
 	callOff context.CancelFunc
+	insists bool // it has called a start off: no other that comes between is in its way
 
 	intent  chan struct{} // closed when the intent is durable
 	started chan struct{} // closed when the container runs
@@ -46,24 +47,12 @@ func newOperation(ctx context.Context, name string, wait Wait) *operation {
 
 // answered reports whether the caller got its answer before the end.
 func (op *operation) answered() bool {
-	switch op.wait {
-	case WaitNone:
-		return true
-	case WaitStarted:
-		select {
-		case <-op.started:
-			return true
-		default:
-		}
-	}
-	return false
+	return op.wait == WaitNone || op.wait == WaitStarted && op.hasStarted()
 }
 
 // markStarted tells those who wait for the container to run.
 func (op *operation) markStarted() {
-	select {
-	case <-op.started: // a second container, after one that could not run
-	default:
+	if !op.hasStarted() { // else this is a second container, after one that could not run
 		close(op.started)
 	}
 }
@@ -106,11 +95,11 @@ func checkWait(wait Wait) error {
 	return badField("wait", "wait must be ready, started or none", "ready", "started", "none")
 }
 
-// claim is tryClaim, but waits for a brief operation that holds the slot.
+// claim is tryClaim, but waits for what holds the slot and is over in a moment.
 func (m *Manager) claim(ctx context.Context, e *entry, op *operation) (holder *operation, err error) {
 	for {
-		holder, err = e.tryClaim(op)
-		if err != nil || holder == op || !holder.brief.Load() {
+		holder, wait, err := e.tryClaim(op)
+		if err != nil || !wait {
 			return holder, err
 		}
 		select {
@@ -121,41 +110,52 @@ func (m *Manager) claim(ctx context.Context, e *entry, op *operation) (holder *o
 	}
 }
 
-// tryClaim gives op the slot of e. If an operation holds it that is brief, or
-// has the same name and can be shared, it returns that one; else Busy.
-func (e *entry) tryClaim(op *operation) (holder *operation, err error) {
+// tryClaim gives op the slot of e. If an operation holds it that is over in a
+// moment, or has the same name and can be shared, it returns that one, and
+// whether it is to be waited for; else Busy.
+func (e *entry) tryClaim(op *operation) (holder *operation, wait bool, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
 	case e.gone:
-		return nil, notFound(e.rec.Prefix)
+		return nil, false, notFound(e.rec.Prefix)
 	case e.op == nil && e.rec.Status == Deleting && op.name != "delete":
-		return nil, busy(e.rec)
+		return nil, false, busy(e.rec)
 	case e.op == nil:
 		e.op = op
-		return op, nil
-	case e.op.brief.Load(), e.op.yieldsTo(op), e.op.name == op.name && (op.name == "start" || op.name == "stop" || op.name == "pause"):
-		return e.op, nil
+		return op, false, nil
+	case e.op.brief.Load(), e.op.yieldsTo(op):
+		return e.op, true, nil
+	case e.op.name == op.name && (op.name == "start" || op.name == "stop" || op.name == "pause"):
+		return e.op, false, nil
 	}
-	return nil, busy(e.rec)
+	return nil, false, busy(e.rec)
 }
 
 // yieldsTo has a start whose dev server has not answered yet give way to next,
 // which ends the instance, and reports whether it does. Else what never becomes
 // ready could not be stopped until its time is over, and visitors could have it
-// started again.
+// started again. A create does so once its caller has been answered.
 func (op *operation) yieldsTo(next *operation) bool {
-	if op.name != "start" && op.name != "restart" || next.name != "stop" && next.name != "delete" {
+	ends := next.name == "stop" || next.name == "delete"
+	starts := op.name == "start" || op.name == "restart" || op.name == "create" && op.answered()
+	if !ends || !starts || !op.hasStarted() && !next.insists { // the engine is at it
 		return false
 	}
-	select {
-	case <-op.started:
-	default: // the engine is at it
-		return false
-	}
+	next.insists = true
 	op.brief.Store(true)
 	op.callOff()
 	return true
+}
+
+// hasStarted reports whether the container runs.
+func (op *operation) hasStarted() bool {
+	select {
+	case <-op.started:
+		return true
+	default:
+		return false
+	}
 }
 
 func busy(r *Record) error {
@@ -188,6 +188,14 @@ func (m *Manager) finish(e *entry, op *operation, err error) {
 	m.free(e)
 	close(op.done)
 	op.passed("acked")
+}
+
+// becomes has op go on as one of that name, which is not over in a moment.
+func (e *entry) becomes(op *operation, name string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	op.name = name
+	op.brief.Store(false)
 }
 
 // passed tells tests how far op has come: see failpoint.
@@ -245,7 +253,12 @@ func (m *Manager) logOperation(e *entry, op *operation, took time.Duration) {
 		zap.Duration("duration", took),
 		zap.String("request_id", op.request),
 	}
-	if op.err != nil {
+	switch {
+	case op.err == nil:
+	case op.wanted.Err() != nil:
+		m.log().Info("operation called off", fields...)
+		return
+	default:
 		m.log().Error("operation failed", append(fields, zap.Error(op.err))...)
 		return
 	}

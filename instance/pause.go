@@ -118,7 +118,7 @@ func (m *Manager) thawedOutside(ctx context.Context, e *entry, op *operation) er
 		m.notify(Event{Prefix: rec.Prefix}) // it is something else by now
 		return nil
 	case !rec.isOf(c): // it was started anew
-		op.brief.Store(false)
+		e.becomes(op, "start")
 		return m.bringUp(ctx, e, op, rec, false)
 	}
 	rec.follow(c)

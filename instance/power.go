@@ -220,11 +220,7 @@ func failReason(cause error) string {
 }
 
 func (m *Manager) stop(ctx context.Context, e *entry, op *operation) error {
-	reason := ReasonUser
-	if rec := e.record(); rec.Status == Stopping { // an interrupted stop is finished as it was meant
-		reason = rec.Reason
-	}
-	return m.stopFor(ctx, e, op, reason)
+	return m.stopFor(ctx, e, op, ReasonUser)
 }
 
 func (m *Manager) stopIdle(ctx context.Context, e *entry, op *operation) error {

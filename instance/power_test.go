@@ -3,6 +3,7 @@ package instance_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -50,6 +51,56 @@ func TestAStartMakesWayForAnEnd(t *testing.T) {
 					b.awaitStatus(prefix, instance.Stopped, instance.ReasonUser)
 				}
 			})
+		}
+	}
+}
+
+// Nor does one that never answered since it was made, once its caller has been.
+func TestACreateMakesWayForAnEndOnceItIsAnswered(t *testing.T) {
+	for _, wait := range []instance.Wait{instance.WaitNone, instance.WaitStarted} {
+		t.Run(string(wait), func(t *testing.T) {
+			b := newBench(t, 1)
+			b.with(func(t *instance.Template) { t.Ready = time.Hour })
+			req := request("abcdefgh", "TEST_MODE", "silent")
+			req.Wait = wait
+			if _, err := b.manager.Create(t.Context(), req); err != nil {
+				t.Fatal(err)
+			}
+			b.eventually("it is stopped", func() bool { return second(b.manager.Stop(t.Context(), "abcdefgh")) == nil })
+			b.awaitStatus("abcdefgh", instance.Stopped, instance.ReasonUser)
+			if _, err := b.manager.Delete(t.Context(), "abcdefgh"); err != nil {
+				t.Fatal(err)
+			}
+			b.nothingLeft("abcdefgh")
+		})
+	}
+}
+
+// Whoever has called a start off is not refused for another one that came before
+// him.
+func TestAnEndIsNotOvertakenByOtherStarts(t *testing.T) {
+	b := newBench(t, 1)
+	b.with(func(t *instance.Template) { t.Ready = 10 * time.Millisecond })
+	b.begin("abcdefgh", "TEST_MODE", "silent")
+	b.awaitStatus("abcdefgh", instance.Failed, "never became ready")
+	b.with(func(t *instance.Template) { t.Ready = time.Hour })
+	ctx, end := context.WithCancel(t.Context())
+	var others sync.WaitGroup
+	defer others.Wait()
+	defer end()
+	for range 4 {
+		others.Go(func() {
+			for ctx.Err() == nil {
+				_, _ = b.manager.Start(ctx, "abcdefgh", "")
+			}
+		})
+	}
+	for range 30 {
+		b.eventually("it is started", func() bool {
+			return second(b.manager.Start(ctx, "abcdefgh", instance.WaitStarted)) == nil && b.runs("abcdefgh")
+		})
+		if _, err := b.manager.Stop(ctx, "abcdefgh"); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

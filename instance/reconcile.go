@@ -675,6 +675,7 @@ func (m *Manager) removeOrphan(a action) {
 func (m *Manager) doOn(ctx context.Context, e *entry, a action) error {
 	name, do := m.operationFor(a)
 	op := newOperation(ctx, name, WaitReady)
+	op.brief.Store(name == "idle")    // a user's stop means more, and waits for it
 	if !e.claimUnchanged(op, a.was) { // somebody else is at it, and knows better
 		m.lookAgain(e, a.prefix)
 		return nil
@@ -723,7 +724,10 @@ func (m *Manager) operationFor(a action) (name string, do work) {
 		}
 	case finish:
 		return "delete", m.delete
-	case halt:
+	case halt: // as it was meant
+		if a.was.Reason != ReasonUser {
+			return "idle", m.stopIdle
+		}
 		return "stop", m.stop
 	case discard:
 		return "discard", func(ctx context.Context, _ *entry, op *operation) error {

@@ -78,6 +78,48 @@ func TestWhatAUserStoppedIsNotWoken(t *testing.T) {
 	}
 }
 
+// An idle stop that the engine did not answer goes on; a user's stop that comes
+// meanwhile is a user's.
+func TestAUsersStopOfWhatIsBeingStoppedForIdlenessIsHis(t *testing.T) {
+	for _, meanwhile := range []bool{false, true} {
+		t.Run(fmt.Sprintf("reconcile is at it: %t", meanwhile), func(t *testing.T) {
+			b := newBench(t, 1)
+			b.create("abcdefgh")
+			var tries atomic.Int64
+			entered, goOn := make(chan struct{}), make(chan struct{})
+			b.engine.Fault(func(_ context.Context, call, _ string) error {
+				switch {
+				case call != "Stop":
+				case tries.Add(1) == 1:
+					return instance.Errorf(instance.Timeout, "too slow")
+				case meanwhile && tries.Load() == 2:
+					close(entered)
+					<-goOn
+				}
+				return nil
+			})
+			b.update("abcdefgh", idleAfter(short))
+			b.awaitStatus("abcdefgh", instance.Stopping, instance.ReasonIdle)
+			if meanwhile {
+				b.engine.Reconnect()
+				<-entered
+			}
+			var stops sync.WaitGroup
+			for range 8 {
+				stops.Go(func() {
+					if in, err := b.manager.Stop(t.Context(), "abcdefgh"); err != nil || in.Reason != instance.ReasonUser {
+						t.Errorf("answered %s (%s), %v", in.Status, in.Reason, err)
+					}
+				})
+			}
+			close(goOn)
+			stops.Wait()
+			_, err := b.manager.Wake(t.Context(), "abcdefgh", nil)
+			b.fails(err, instance.NotRunning)
+		})
+	}
+}
+
 // Where the state cannot be written, nobody falls asleep; whoever comes is served.
 func TestNobodyFallsAsleepWithoutAState(t *testing.T) {
 	for _, how := range []instance.OnIdle{instance.IdleStop, instance.IdlePause, instance.IdleDelete} {

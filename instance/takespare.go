@@ -232,16 +232,20 @@ func (m *Manager) giveUpSpare(ctx context.Context, wanted *int) bool {
 // freePrefix gives up the spare that was born for prefix, if there is one, since
 // an instance is to have that.
 func (m *Manager) freePrefix(ctx context.Context, prefix string) error {
-	spare := m.row(spareKey(prefix))
-	if spare == nil {
-		return nil
+	for {
+		spare := m.row(spareKey(prefix))
+		if spare == nil {
+			return nil
+		}
+		err := m.endSpare(ctx, spare, "an instance gets its prefix")
+		m.tendPools()
+		switch {
+		case KindOf(err) == NotFound: // an instance has it by now
+			return nil
+		case err != nil:
+			return err
+		}
 	}
-	defer m.tendPools()
-	err := m.endSpare(ctx, spare, "an instance gets its prefix")
-	if KindOf(err) == NotFound {
-		return nil // an instance has it by now
-	}
-	return err
 }
 
 // endSpare removes a spare, for the reason why, or awaits that whoever is at it

@@ -275,6 +275,9 @@ func (m *Manager) startForVisitors(ctx context.Context, e *entry, op *operation)
 		e.touch()
 		return nil
 	}
+	if op.wanted.Err() != nil { // somebody else ended it
+		return err
+	}
 	m.wakes.failed.Add(1)
 	switch KindOf(err) {
 	case EngineFailed, PortTaken, ImageMissing, Timeout, StateFailed, DiskFull:

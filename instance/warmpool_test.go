@@ -661,6 +661,17 @@ func TestWithoutAnEngineThePoolWaits(t *testing.T) {
 
 // No instance of that prefix is listed: whoever asks for it gets it.
 func TestASpareGivesItsPrefixUp(t *testing.T) {
+	t.Run("not to a create that is refused", func(t *testing.T) {
+		t.Parallel()
+		b := newPool(t, 4, 1)
+		for id, c := range b.awaitSpares(1) {
+			_, err := b.manager.Create(t.Context(), instance.CreateRequest{Prefix: &c.Spec.Spare, Template: new("nosuchtemplate")})
+			b.fails(err, instance.NoTemplate)
+			if _, ok := b.spares()[id]; !ok {
+				t.Error("the spare is gone")
+			}
+		}
+	})
 	for name, newPool := range map[string]func(*testing.T, int, int) *bench{"plain": newPool, "late": newLatePool} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -206,18 +206,23 @@ func TestUnknownInstancesAreNotFound(t *testing.T) {
 	}
 }
 
+// A dev server that has not answered yet keeps nobody from stopping its instance,
+// nor from deleting it.
+func TestAStartThatTakesLongMakesWay(t *testing.T) {
+	t.Parallel()
+	c := sharedCaddy(t)
+	c.api.call(t, http.MethodPost, "/api/instances?wait=started", createRequest{
+		Prefix: "takeslong", Env: map[string]string{"TEST_MODE": "slow", "TEST_DELAY": "1h"}}).expect(t, http.StatusCreated, 0)
+	c.api.removeAfter(t, "takeslong")
+	c.api.call(t, http.MethodPost, "/api/instances/takeslong/stop", nil).expect(t, http.StatusOK, 0)
+	c.api.awaitStatus(t, 5*time.Second, "takeslong", "stopped", "user")
+	c.api.call(t, http.MethodPost, "/api/instances/takeslong/start?wait=started", nil).expect(t, http.StatusOK, 0)
+	c.api.call(t, http.MethodDelete, "/api/instances/takeslong", nil).expect(t, http.StatusOK, 0)
+}
+
 func TestABusyInstanceIsNotToBeDisturbed(t *testing.T) {
 	t.Parallel()
 	c := sharedCaddy(t)
-	c.api.call(t, http.MethodPost, "/api/instances?wait=none", createRequest{
-		Prefix: "busycreate", Env: map[string]string{"TEST_MODE": "slow", "TEST_DELAY": "4s"}}).expect(t, http.StatusAccepted, 0)
-	c.api.removeAfter(t, "busycreate")
-	a := c.api.call(t, http.MethodPost, "/api/instances/busycreate/stop", nil).expect(t, http.StatusConflict, 1005)
-	if got := a.details(t)["status"]; got != "creating" && got != "running" {
-		t.Errorf("status %v in the details", got)
-	}
-	c.api.awaitStatus(t, 15*time.Second, "busycreate", "running", "")
-
 	// A server that does not heed SIGTERM takes 5 s to stop.
 	c.api.create(t, createRequest{Prefix: "busydelete", Env: map[string]string{"TEST_MODE": "stubborn"}})
 	stopped := make(chan answer, 1)
@@ -226,7 +231,7 @@ func TestABusyInstanceIsNotToBeDisturbed(t *testing.T) {
 		stopped <- a
 	}()
 	c.api.awaitStatus(t, 5*time.Second, "busydelete", "stopping", "")
-	a = c.api.call(t, http.MethodPost, "/api/instances/busydelete/start", nil).expect(t, http.StatusConflict, 1005)
+	a := c.api.call(t, http.MethodPost, "/api/instances/busydelete/start", nil).expect(t, http.StatusConflict, 1005)
 	if got := a.details(t)["status"]; got != "stopping" {
 		t.Errorf("status %v in the details, want stopping", got)
 	}
