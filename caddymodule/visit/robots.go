@@ -20,7 +20,8 @@ var robots = []robot{
 	{part: "preview"}, {part: "unfurl"}, {part: "embedly"}, {part: "iframely"}, {part: "facebookexternalhit"}, {part: "meta-external"},
 	{part: "vkshare"}, {part: "quora link"}, {part: "outbrain"}, {part: "google-"}, {part: "-google"}, {part: "googleother"}, {part: "googleimageproxy"},
 	{part: "monitor"}, {part: "pingdom"}, {part: "uptime"}, {part: "statuscake"}, {part: "site24x7"}, {part: "newrelic"}, {part: "datadog"},
-	{part: "checkly"}, {part: "kube-probe"}, {part: "healthcheck"}, {part: "health-check"}, {part: "lighthouse"},
+	{part: "checkly"}, {part: "kube-probe"}, {part: "healthcheck"}, {part: "health-check"}, {part: "health check"},
+	{part: "googlehc"}, {part: "blackbox"}, {part: "envoy/hc"}, {part: "zabbix"}, {part: "nodeping"}, {part: "updown.io"}, {part: "lighthouse"},
 	{part: "nmap"}, {part: "zgrab"}, {part: "nuclei"}, {part: "censys"},
 }
 

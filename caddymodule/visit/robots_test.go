@@ -59,6 +59,7 @@ func TestRobotsAreNoPeople(t *testing.T) {
 		"Bitrix link preview",
 
 		"Mozilla/5.0 (compatible; UptimeRobot/2.0; http://www.uptimerobot.com/)",
+		"GoogleHC/1.0", "Blackbox Exporter/0.25.0", "Envoy/HC", "Zabbix", "NodePing", "updown.io daemon 2.11", "Consul Health Check",
 		"Pingdom.com_bot_version_1.4_(http://www.pingdom.com/)",
 		"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/133.0.0.0 Safari/537.36 DatadogSynthetics",
 		"Better Uptime Bot Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/79.0.3945.130 Safari/537.36",

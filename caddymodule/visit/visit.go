@@ -16,8 +16,8 @@ const (
 	// without anybody having touched it. Next.js's do, when their server has been
 	// away for a while.
 	Reload Kind = "reload"
-	// Frame: a page of another site shows one in a frame, without anybody having
-	// touched it. Whether that is a visit depends on whose page it is.
+	// Frame: a page of another site shows one in a frame. Whether that is a visit
+	// depends on whose page it is.
 	Frame Kind = "frame"
 	// Call: a page's script, or a program that somebody runs, wants an answer.
 	Call Kind = "call"
@@ -122,10 +122,11 @@ func isErrand(path string) bool {
 }
 
 // isFramed reports whether a page of another site shows r in a frame, or the
-// like, without anybody having touched it.
+// like. That a person made it (Sec-Fetch-User) says nothing here: after a click
+// anywhere on a page, Chromium says so of each frame that its scripts make.
 func isFramed(h http.Header) bool {
 	dest := h.Get("Sec-Fetch-Dest")
-	return h.Get("Sec-Fetch-Site") == "cross-site" && h.Get("Sec-Fetch-User") == "" && dest != "" && dest != "document"
+	return h.Get("Sec-Fetch-Site") == "cross-site" && dest != "" && dest != "document"
 }
 
 // navigates reports whether r opens a page, in a tab or in a frame. Browsers

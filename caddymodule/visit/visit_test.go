@@ -24,7 +24,7 @@ func TestOf(t *testing.T) {
 		{"a page of another does", "GET", "/", map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe", "Sec-Fetch-Site": "cross-site", "User-Agent": chrome}, Frame},
 		{"in Safari", "GET", "/", map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe", "Sec-Fetch-Site": "cross-site", "User-Agent": safari}, Frame},
 		{"by another element", "GET", "/", map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "object", "Sec-Fetch-Site": "cross-site", "User-Agent": chrome}, Frame},
-		{"a person has it shown in a frame", "GET", "/", map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-User": "?1", "User-Agent": chrome}, Navigation},
+		{"after a click", "GET", "/", map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-User": "?1", "User-Agent": chrome}, Frame},
 		{"a page of another site leads here", "GET", "/", map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", "Sec-Fetch-Site": "cross-site", "User-Agent": chrome}, Navigation},
 		{"an open page loads itself again", "GET", "/", map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin", "User-Agent": chrome}, Reload},
 		{"in Firefox", "GET", "/", map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin", "User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:143.0) Gecko/20100101 Firefox/143.0"}, Reload},
