@@ -138,6 +138,8 @@ type Record struct {
 	StoppedAt    *time.Time `json:"stopped_at,omitempty"`
 	LastActiveAt *time.Time `json:"last_active_at,omitempty"`
 	Lifetime                // its own, over its template's
+	// Reprieve is before when nothing ends it: see Manager.reprieve.
+	Reprieve *time.Time `json:"reprieve,omitempty"`
 	// Mode is what a refusal by the dev server has shown; empty: nothing yet.
 	Mode
 	// IdempotencyKey and RequestHash let a retried create find its first answer.

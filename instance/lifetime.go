@@ -185,13 +185,12 @@ func (d deadlines) due(now time.Time, onIdle OnIdle) (do OnIdle, why string) {
 	return "", ""
 }
 
-// deletes reports whether the instance is deleted before then.
-func (d deadlines) deletes(onIdle OnIdle, then time.Time) bool {
+// end is when the instance is deleted; zero: never.
+func (d deadlines) end(onIdle OnIdle) time.Time {
 	if onIdle != IdleDelete {
 		d.idle = time.Time{}
 	}
-	first := d.first()
-	return !first.IsZero() && first.Before(then)
+	return d.first()
 }
 
 // notBefore is d with nothing before then.

@@ -141,10 +141,15 @@ func New(dir string, openRuntime func(owner string) (Runtime, error)) *Manager {
 // Use puts s in force; call it before Open, and again whenever the
 // configuration changes.
 func (m *Manager) Use(s *Settings) {
-	if m.settings.Load() != nil {
-		m.reprieve(s)
-	}
+	spared := m.reprieve(s)
 	old := m.settings.Swap(s)
+	if len(spared) > 0 {
+		m.begin(func() {
+			if err := m.keepAll(spared, 0); err != nil {
+				m.log().Error("writing which instances have a reprieve; a restart of Caddy before its end deletes them", zap.Error(err))
+			}
+		})
+	}
 	m.sweepSoon() // templates may end instances otherwise
 	m.pools.forgive()
 	m.tendPools()
@@ -558,6 +563,9 @@ func (e *entry) stampLocked(rec *Record) bool {
 	learned := e.lessons[0].Mode
 	changed := rec.Mode != learned
 	rec.Mode = learned
+	if r := e.reprieve; !r.IsZero() && (rec.Reprieve == nil || !rec.Reprieve.Equal(r)) {
+		rec.Reprieve, changed = &r, true
+	}
 	last := e.lastActive.UTC().Truncate(time.Millisecond)
 	if e.lastActive.IsZero() || rec.LastActiveAt != nil && !last.After(*rec.LastActiveAt) {
 		return changed

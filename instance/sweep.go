@@ -2,6 +2,7 @@ package instance
 
 import (
 	"context"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -84,7 +85,7 @@ func (m *Manager) sweep(now time.Time) time.Duration {
 func (m *Manager) lookAt(e *entry, now time.Time) (at time.Time, over bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	at = m.deadlinesLocked(e, m.lifetime(e.rec), now).first()
+	at = m.endsLocked(e, m.lifetime(e.rec), now).first()
 	if at.IsZero() || at.After(now) {
 		e.doubted = time.Time{}
 		return at, false
@@ -93,6 +94,19 @@ func (m *Manager) lookAt(e *entry, now time.Time) (at time.Time, over bool) {
 		return now.Add(sweepPause), false
 	}
 	return at, true
+}
+
+// endsLocked are the deadlines that count. Where records were lost, nothing is
+// deleted before somebody has looked: its own lifetime may be among what was.
+func (m *Manager) endsLocked(e *entry, l Lifetime, now time.Time) deadlines {
+	d := m.deadlinesLocked(e, l, now)
+	if m.degraded.Load() == nil {
+		return d
+	}
+	if l.onIdle() == IdleDelete {
+		return deadlines{}
+	}
+	return deadlines{idle: d.idle}
 }
 
 // doubtsLocked reports whether a deadline that is so late is not believed yet:
@@ -117,7 +131,11 @@ func (m *Manager) deadlines(e *entry) deadlines {
 
 func (m *Manager) deadlinesLocked(e *entry, l Lifetime, now time.Time) deadlines {
 	c := clock{opened: m.openedAt, now: now}
-	return deadlinesOf(e.rec, l, e.usageLocked(l, c), c).notBefore(e.reprieve)
+	reprieve := e.reprieve
+	if at := e.rec.Reprieve; at != nil && at.Before(now.Add(reprieveFor)) { // else the clock was wrong
+		reprieve = later(reprieve, *at)
+	}
+	return deadlinesOf(e.rec, l, e.usageLocked(l, c), c).notBefore(reprieve)
 }
 
 // lifetime is what holds for r: its own, else its template's.
@@ -125,26 +143,34 @@ func (m *Manager) lifetime(r *Record) Lifetime {
 	return r.Lifetime.or(m.settings.Load().Templates[r.Template].Lifetime)
 }
 
-// reprieve has s, which is about to be in force, delete nobody at once, and tells
-// the operator how many it is going to.
-func (m *Manager) reprieve(s *Settings) {
+// reprieve has s, which is about to be in force, delete nobody at once. It
+// returns whom it spares, and tells the operator.
+func (m *Manager) reprieve(s *Settings) map[string]*entry {
+	if m.settings.Load() == nil {
+		return nil
+	}
 	now := time.Now()
-	until := now.Add(reprieveFor)
-	spared := 0
-	for _, e := range m.entries() {
+	until := now.Add(reprieveFor).UTC().Truncate(time.Millisecond)
+	spared := map[string]*entry{}
+	for prefix, e := range m.entries() {
 		e.mu.Lock()
 		was, will := m.lifetime(e.rec), e.rec.Lifetime.or(s.Templates[e.rec.Template].Lifetime)
-		if m.deadlinesLocked(e, will, now).deletes(will.onIdle(), until) && !m.deadlinesLocked(e, was, now).deletes(was.onIdle(), until) {
+		before, after := m.deadlinesLocked(e, was, now).end(was.onIdle()), m.deadlinesLocked(e, will, now).end(will.onIdle())
+		if !after.IsZero() && after.Before(now.Add(sweepPause)) && (before.IsZero() || after.Before(before)) {
 			e.reprieve = until
-			spared++
+			spared[prefix] = e
 		}
 		e.mu.Unlock()
 	}
-	if spared > 0 {
-		m.log().Warn("by the new configuration instances are too old, and will be deleted: to keep them, "+
-			"change ttl, delete_after_stopped or on_idle of their templates before, or PATCH them",
-			zap.Int("instances", spared), zap.Time("not_before", until))
+	if len(spared) > 0 {
+		const named = 20
+		prefixes := slices.Sorted(maps.Keys(spared))
+		m.log().Warn("instances are too old for the new configuration and will be deleted: to keep them, "+
+			"change ttl, delete_after_stopped or on_idle of their templates until then, or PATCH them",
+			zap.Int("instances", len(spared)), zap.String("not_before", until.Format(time.RFC3339)),
+			zap.Strings("prefixes", prefixes[:min(named, len(prefixes))]))
 	}
+	return spared
 }
 
 // usageLocked is when e was used; now, while it serves a request, however long
@@ -214,11 +240,8 @@ func (m *Manager) claimOverdue(e *entry) (op *operation, do work, why string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	l, now := m.lifetime(e.rec), time.Now()
-	how, why := m.deadlinesLocked(e, l, now).due(now, l.onIdle())
+	how, why := m.endsLocked(e, l, now).due(now, l.onIdle())
 	if e.gone || e.op != nil || how == "" {
-		return nil, nil, ""
-	}
-	if how == IdleDelete && m.degraded.Load() != nil { // its own times may be what was lost
 		return nil, nil, ""
 	}
 	name := "idle"

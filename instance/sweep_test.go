@@ -269,15 +269,17 @@ func TestAStartOfWhatRunsPostponesTheEnd(t *testing.T) {
 	}
 }
 
-// lifetimes has all instances of the bench's template without their own live as l says.
+// lifetimes has all instances without their own live as l says.
 func (b *bench) lifetimes(l instance.Lifetime) {
-	b.adapt = func(s *instance.Settings) {
-		for name, template := range s.Templates {
-			template.Lifetime = l
-			s.Templates[name] = template
-		}
-	}
+	b.adapt = func(s *instance.Settings) { b.everywhere(s, l) }
 	b.manager.Use(b.settings())
+}
+
+func (b *bench) everywhere(s *instance.Settings, l instance.Lifetime) {
+	for name, template := range s.Templates {
+		template.Lifetime = l
+		s.Templates[name] = template
+	}
 }
 
 // gone awaits the end of prefix.
@@ -317,6 +319,39 @@ func TestALostStateHasNothingDeletedByAge(t *testing.T) {
 	b.awaitStatus("keepme00", instance.Stopped, instance.ReasonOutside)
 }
 
+// What must not be deleted yet sleeps.
+func TestWhatIsTooOldSleepsWhileTheStateIsLost(t *testing.T) {
+	b := newBench(t, 1)
+	b.create("abcdefgh")
+	b.loseState()
+	b.adapt = func(s *instance.Settings) {
+		b.everywhere(s, instance.Lifetime{TTL: new(short), IdleTimeout: new(2 * short)})
+	}
+	b.open()
+	b.awaitStatus("abcdefgh", instance.Stopped, instance.ReasonIdle)
+}
+
+// A lifetime that the old configuration had for all may be a short one.
+func TestAReloadDeletesNobodyWhoIsInUse(t *testing.T) {
+	remove := instance.IdleDelete
+	b := newBench(t, 1)
+	old := instance.Lifetime{IdleTimeout: new(instance.Duration(8 * time.Minute)), OnIdle: &remove}
+	b.lifetimes(old)
+	in := b.create("abcdefgh")
+	b.eventually("it is too old for the new one", func() bool { return time.Since(in.CreatedAt) > time.Duration(short) })
+	next := old
+	next.TTL = new(short)
+	b.lifetimes(next)
+	in, err := b.manager.Get("abcdefgh")
+	if err != nil || time.Until(*in.ExpiresAt) < 9*time.Minute {
+		t.Fatalf("it expires at %v (%v)", in.ExpiresAt, err)
+	}
+	b.lifetimes(next) // prolongs nothing
+	if again, err := b.manager.Get("abcdefgh"); err != nil || !again.ExpiresAt.Equal(*in.ExpiresAt) {
+		t.Errorf("it expires at %v, and then at %v (%v)", in.ExpiresAt, again.ExpiresAt, err)
+	}
+}
+
 // Who writes a lifetime into a template may think of new instances only.
 func TestAReloadDeletesNobodyAtOnce(t *testing.T) {
 	day, hour := new(instance.Duration(24*time.Hour)), new(instance.Duration(time.Hour))
@@ -344,16 +379,17 @@ func TestAReloadDeletesNobodyAtOnce(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ends := map[string]*time.Time{"ttl": in.ExpiresAt, "delete_after_stopped": in.DeleteAt, "on_idle delete": in.IdleAt}[name]
-			if left := time.Until(*ends); left < 9*time.Minute || left > 10*time.Minute {
+			ends := func(in instance.Instance) *time.Time {
+				return map[string]*time.Time{"ttl": in.ExpiresAt, "delete_after_stopped": in.DeleteAt, "on_idle delete": in.IdleAt}[name]
+			}
+			if left := time.Until(*ends(in)); left < 9*time.Minute || left > 10*time.Minute {
 				t.Errorf("it has %s left", left)
 			}
 			own, err := b.manager.Get("ownone00")
 			if err != nil {
 				t.Fatal(err)
 			}
-			ends = map[string]*time.Time{"ttl": own.ExpiresAt, "delete_after_stopped": own.DeleteAt, "on_idle delete": own.IdleAt}[name]
-			if left := time.Until(*ends); left < 55*time.Minute {
+			if left := time.Until(*ends(own)); left < 55*time.Minute {
 				t.Errorf("one with an own lifetime has %s left", left)
 			}
 			b.create("newone00") // which its author thought of
@@ -364,6 +400,11 @@ func TestAReloadDeletesNobodyAtOnce(t *testing.T) {
 			}
 			b.gone("newone00")
 			b.awaitStatus("oldone00", in.Status, in.Reason)
+			b.reopen()
+			b.awaitStatus("oldone00", in.Status, in.Reason)
+			if again, err := b.manager.Get("oldone00"); err != nil || !ends(again).Equal(*ends(in)) {
+				t.Errorf("after a restart it ends at %v, not at %v (%v)", ends(again), ends(in), err)
+			}
 		})
 	}
 }
