@@ -15,7 +15,7 @@ demo: ## a live sandbox on this machine, with all set-up; Ctrl-C ends it
 	@$(MAKE) --no-print-directory build image
 	@scripts/demo.sh
 
-demo-clean: ## remove all that make demo made
+demo-clean: ## remove all that make demo made, but an image that others use
 	@scripts/demo.sh clean
 
 test: ## all tests, with all set-up: Docker, browser, images; half an hour

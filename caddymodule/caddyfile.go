@@ -124,7 +124,7 @@ func (a *App) words() words {
 
 func (a *App) parseDefaults(d *caddyfile.Dispenser) error {
 	a.Defaults = new(Template)
-	return parseBlock(d, a.Defaults.words())
+	return a.Defaults.parse(d)
 }
 
 func (a *App) parseTemplate(d *caddyfile.Dispenser) error {
@@ -140,7 +140,27 @@ func (a *App) parseTemplate(d *caddyfile.Dispenser) error {
 	}
 	t := new(Template)
 	a.Templates[name] = t
-	return parseBlock(d, t.words())
+	return t.parse(d)
+}
+
+// parse reads the block of a template. Each word is checked where it stands, so
+// that an error has its line.
+func (t *Template) parse(d *caddyfile.Dispenser) error {
+	checked := t.words()
+	for name, w := range checked {
+		parse := w.parse
+		w.parse = func(d *caddyfile.Dispenser) error {
+			if err := parse(d); err != nil {
+				return err
+			}
+			if err := t.checkSaid(); err != nil {
+				return d.WrapErr(err)
+			}
+			return nil
+		}
+		checked[name] = w
+	}
+	return parseBlock(d, checked)
 }
 
 func (t *Template) words() words {

@@ -53,3 +53,28 @@ func describeAdapt(t *testing.T, input string) string {
 	}
 	return pretty.String()
 }
+
+func TestAWordOfATemplateIsCheckedWhereItStands(t *testing.T) {
+	adaptTemplate := func(kind, words string) error {
+		_, err := adapt("{\n sandbox {\n " + kind + " {\n env GREETING {env.GREETING}\n " + words + "\n }\n }\n}")
+		return err
+	}
+	for _, bad := range []string{
+		"idle_timeout -3s", "ttl 100000d", "on_idle sleep", "wake always", "hold -1s", "hold 11m", "pool 101", "pool -1",
+		"websocket_activity all", "page_logs all", "pull often", "dev rails", "host_header none", "inject some", "port 70000",
+		"ports 80 70000", "workdir app", "memory 1MiB", "cpus 0.001", "pids -1", "ready -1s", "late_env env",
+	} {
+		name, _, _ := strings.Cut(bad, " ")
+		for _, kind := range []string{"template web", "defaults"} {
+			err := adaptTemplate(kind, bad+"\n user node")
+			if err == nil || !strings.Contains(err.Error(), name) || !strings.HasSuffix(err.Error(), ", at Caddyfile:5") {
+				t.Errorf("%s in %s: got %v", bad, kind, err)
+			}
+		}
+	}
+	for _, good := range []string{"on_idle {env.ON_IDLE}", "wake {env.WAKE}", "late_env {env.FILE}", `command sh -c "{ date; }"`, "pages /nowhere", "memory 64MiB"} {
+		if err := adaptTemplate("template web", good); err != nil {
+			t.Errorf("%s: got %v", good, err)
+		}
+	}
+}

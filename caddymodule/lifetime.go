@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/go-json-experiment/json"
@@ -23,10 +24,11 @@ func parseSpan(text string) (instance.Duration, error) {
 		return 0, nil
 	}
 	d, err := caddy.ParseDuration(text)
-	if err != nil || d == 0 { // who writes 0 may mean at once
+	span := instance.Duration(d)
+	if err != nil || d == 0 || (instance.Lifetime{TTL: &span}).Check() != nil { // who writes 0 may mean at once
 		return 0, fmt.Errorf("%q is not a duration from 1s to 10 years: write it like 15m or 2h30m, or never", request.Shorten(text))
 	}
-	return instance.Duration(d), nil
+	return span, nil
 }
 
 // spanWord is a word of a template whose value is a duration or never.
@@ -64,6 +66,11 @@ func (t *Template) lifetime(defaults *Template, expand expander) instance.Lifeti
 // spanAllowed is what may be the value of a time of a lifetime.
 var spanAllowed = []string{"a duration from 1s to 10 years, such as 15m", never, "null for the template's"}
 
+func badSpan(field string) error {
+	return instance.Errorf(instance.BadRequest, "%s: must be %s", field, strings.Join(spanAllowed, "; or ")).
+		With("field", field).With("allowed", spanAllowed)
+}
+
 // lifetimeBody are the fields of a call about a lifetime, as they came: absent
 // ones are nil, and null is the template's own.
 type lifetimeBody struct {
@@ -87,14 +94,14 @@ func (b lifetimeBody) change() (func(*instance.Lifetime), error) {
 	} {
 		text, err := textOrNull(each.raw)
 		if err != nil {
-			return nil, request.BadField(each.field, spanAllowed...)
+			return nil, badSpan(each.field)
 		}
 		if text == nil {
 			continue
 		}
 		d, err := parseSpan(*text)
 		if err != nil {
-			return nil, request.BadField(each.field, spanAllowed...)
+			return nil, badSpan(each.field)
 		}
 		*each.into = &d
 	}

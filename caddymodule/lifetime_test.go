@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -78,7 +79,7 @@ func TestBadLifetimes(t *testing.T) {
 			`""`, `" "`, `"soon"`, `"5"`, `"5 minutes"`, `"Never"`, `"5m\u0000"`, `"` + strings.Repeat("1h", 2000) + `"`,
 			`5`, `-1`, `1e999`, `true`, `{}`, `[]`, `["5m"]`, // no text
 		} {
-			rows = append(rows, row{fmt.Sprintf(`{%q:%s}`, field, value), field, "10 years"})
+			rows = append(rows, row{fmt.Sprintf(`{%q:%s}`, field, value), field, field + ": must be a duration from 1s to 10 years, such as 15m; or never; or null for the template's"})
 		}
 	}
 	for _, value := range []string{`"sleep"`, `""`, `"STOP"`, `1`, `["stop"]`, `"` + strings.Repeat("x", 1000) + `"`} {
@@ -243,9 +244,10 @@ func TestATemplateSaysNeverWhereTheDefaultsDoNot(t *testing.T) {
 }
 
 func TestBadSpansInACaddyfile(t *testing.T) {
-	for _, value := range []string{"soon", "10000000h", "1e999s", "5", `""`, "Never"} {
+	for _, value := range []string{"soon", "10000000h", "1e999s", "5", `""`, "Never", "-3s", "1ms", "4000d"} {
 		_, err := adapt("{\n sandbox {\n template web {\n idle_timeout " + value + "\n }\n }\n}")
-		if err == nil || !strings.Contains(err.Error(), "idle_timeout: ") || !strings.Contains(err.Error(), "never") {
+		if err == nil || !strings.Contains(err.Error(), "idle_timeout: "+strconv.Quote(strings.Trim(value, `"`))) ||
+			!strings.Contains(err.Error(), "never, at Caddyfile:4") {
 			t.Errorf("%s: got %v", value, err)
 		}
 	}

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/google/uuid"
+	"go.uber.org/zap"
 
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
@@ -18,6 +20,10 @@ import (
 func init() {
 	caddy.RegisterModule(new(SiteAPI))
 }
+
+// exampleToken is that of Caddyfile.example where SANDBOX_TOKEN is not set:
+// everybody knows it.
+const exampleToken = "for-local-use-only"
 
 // SiteAPI serves the API on a site, at `/api/instances`, to callers that bring
 // a token (`Authorization: Bearer <token>`). It answers all paths below
@@ -55,14 +61,30 @@ func (s *SiteAPI) Provision(ctx caddy.Context) error {
 	repl := caddy.NewReplacer()
 	for i, raw := range s.Tokens {
 		token, err := repl.ReplaceOrErr(raw, true, true)
-		if err == nil && strings.TrimSpace(token) == "" {
-			err = errors.New("it is empty")
+		if err == nil {
+			err = checkToken(token, ctx.Logger())
 		}
 		if err != nil {
 			return fmt.Errorf("sandbox_api: token %d: %w", i+1, err)
 		}
 		s.hashes = append(s.hashes, sha256.Sum256([]byte(token)))
 	}
+	return nil
+}
+
+// checkToken refuses the example's token where the server was started with
+// another one: the Caddyfile was then read by a reload in a shell that lacks it.
+func checkToken(token string, log *zap.Logger) error {
+	if strings.TrimSpace(token) == "" {
+		return errors.New("it is empty")
+	}
+	if token != exampleToken {
+		return nil
+	}
+	if own := os.Getenv("SANDBOX_TOKEN"); own != "" && own != token {
+		return fmt.Errorf("%q is known to everybody, and this server was started with another SANDBOX_TOKEN: set it for the reload, too", token)
+	}
+	log.Warn("the API takes a token that everybody knows: set SANDBOX_TOKEN", zap.String("token", token))
 	return nil
 }
 

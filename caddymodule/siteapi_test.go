@@ -101,6 +101,25 @@ func TestTokensThatOpenTheAPIToAllAreRefused(t *testing.T) {
 	}
 }
 
+func TestTheTokenOfTheExampleReplacesNoOther(t *testing.T) {
+	example, err := os.ReadFile("../Caddyfile.example")
+	if err != nil || !strings.Contains(string(example), "token {$SANDBOX_TOKEN:"+exampleToken+"}") {
+		t.Fatalf("the example has no token %s (%v)", exampleToken, err)
+	}
+	s := newServer(t)
+	sites := config{sites: withTokens("token " + exampleToken)}
+	t.Setenv("SANDBOX_TOKEN", "another")
+	if err := s.load(t, sites); err == nil || !strings.Contains(err.Error(), "SANDBOX_TOKEN") {
+		t.Errorf("beside another: got %v", err)
+	}
+	for _, own := range []string{"", exampleToken} {
+		t.Setenv("SANDBOX_TOKEN", own)
+		if err := s.load(t, sites); err != nil || !strings.Contains(s.log(t), "a token that everybody knows") {
+			t.Errorf("with SANDBOX_TOKEN=%s: got %v, and the log is %s", own, err, s.log(t))
+		}
+	}
+}
+
 func TestTokensStayUnexpandedInTheConfiguration(t *testing.T) {
 	t.Setenv("SANDBOX_TEST_TOKEN", "never-to-be-seen")
 	s := startServer(t, config{sites: withTokens("token {env.SANDBOX_TEST_TOKEN}")})

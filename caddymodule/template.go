@@ -209,6 +209,28 @@ func (t *Template) make(name string, defaults *Template, expand expander) (insta
 	return made, checkTemplate(made)
 }
 
+// checkSaid checks a template that may still lack words, or leave them to
+// `defaults`. The folder of pages is not looked at, and nothing is said of a
+// template with placeholders: what they stand for is known when it is loaded.
+func (t *Template) checkSaid() error {
+	said := *t
+	said.Image, said.Pages = "image", ""
+	said.Command, said.Env = nil, nil // may have braces of their own
+	later := false
+	expand := func(s string) string {
+		later = later || strings.Contains(s, "{")
+		return s
+	}
+	_, err := said.make("template", nil, expand)
+	if err == nil {
+		_, err = said.edge(nil, expand)
+	}
+	if later {
+		return nil
+	}
+	return err
+}
+
 func orElse[T any](list, otherwise []T) []T {
 	if len(list) > 0 {
 		return list

@@ -161,10 +161,10 @@ tell_what_is_left() {
 	local names
 	names=$(docker ps --filter "label=sandbox.manager=$(owner)" --format '{{.Names}}')
 	if [ -n "$names" ]; then
-		say "Caddy has stopped, but these containers still run:"
+		say "Caddy has stopped, but these containers still run, or are paused:"
 		printf '\n%s\n' "$names" | sed 's/^./    &/'
 	else
-		say "Caddy has stopped, and no container of the demo runs"
+		say "Caddy has stopped, and no container of the demo runs or is paused"
 	fi
 	cat <<END
 
@@ -196,18 +196,35 @@ demo_runs() {
 }
 
 remove_from_docker() {
-	local id
+	local id containers
 	id=$(owner)
 	if ! docker version >/dev/null 2>&1; then
 		[ -z "$id" ] || die "no Docker Engine answers, so the demo's containers cannot be removed: start it, and repeat"
 		return
 	fi
 	if [ -n "$id" ]; then
-		docker ps --all --quiet --filter "label=sandbox.manager=$id" | xargs -r docker rm --force --volumes
-		docker network ls --quiet --filter "label=com.docker.compose.project=sandbox-${id:0:8}" | xargs -r docker network rm
+		mapfile -t containers < <(docker ps --all --quiet --filter "label=sandbox.manager=$id")
+		if [ ${#containers[@]} -gt 0 ]; then
+			docker rm --force --volumes "${containers[@]}" >/dev/null
+			say "containers removed: ${#containers[@]}"
+		fi
+		docker network ls --quiet --filter "label=com.docker.compose.project=sandbox-${id:0:8}" | xargs -r docker network rm >/dev/null
 	fi
-	docker images --format '{{.Repository}}:{{.Tag}}' "$image" | xargs -r docker rmi ||
-		say "the image stays, for others use it"
+	remove_images
+}
+
+# remove_images takes away the demo images that this checkout made and that no
+# container uses. Others would be missed: Caddyfile.example pulls none.
+remove_images() {
+	local id left
+	for id in $(docker images --quiet --no-trunc --filter "label=$checkout_label=$PWD" $image | sort -u); do
+		[ -n "$(docker ps --all --quiet --filter "ancestor=$id")" ] || docker rmi --force "$id" >/dev/null || true
+	done
+	left=$(docker images --quiet $image | head -n 1) # the newest
+	[ -n "$left" ] || return 0
+	# The name without a tag, which may have gone with ours.
+	docker image inspect $image >/dev/null 2>&1 || docker tag "$left" $image
+	say "an image $image stays, for a container uses it or it was made elsewhere"
 }
 
 main "$@"

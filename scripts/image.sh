@@ -30,7 +30,7 @@ build_on_public_node() {
 		say "$base cannot be had, taking this machine's Node instead"
 		return 1
 	fi
-	if ! docker build -q -t "$1" --build-arg NODE_IMAGE="$base" "$app"; then
+	if ! docker build -q -t "$1" --label "$checkout_label=$PWD" --build-arg NODE_IMAGE="$base" "$app"; then
 		say "docker build failed, taking this machine's Node instead"
 		return 1
 	fi
@@ -47,7 +47,7 @@ build_on_own_node() {
 	mapfile -t modules < <(find "$work/app" -name '*.node')
 	install_system "$work/system" "$(node -p process.execPath)" "${modules[@]}"
 	make_image "$work" "$tag" 'ENV HOST=0.0.0.0 PORT=5174' 'EXPOSE 5174' \
-		'CMD ["node", "node_modules/vite/bin/vite.js"]'
+		"LABEL $checkout_label=\"$PWD\"" 'CMD ["node", "node_modules/vite/bin/vite.js"]'
 }
 
 main "$@"

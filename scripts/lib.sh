@@ -1,6 +1,11 @@
 # shellcheck shell=bash
 # Shared by the scripts beside it, which source it. Not to be run.
 
+# checkout_label is the label of an image that names the folder whose scripts made
+# it: an engine may serve several checkouts.
+# shellcheck disable=SC2034 # scripts that source this use it
+checkout_label=caddy-sandbox.checkout
+
 say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
 
 die() {
