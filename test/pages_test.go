@@ -191,10 +191,10 @@ func TestTheWaitingPageGoesToTheAppWithoutScripts(t *testing.T) {
 		t.Fatal(err)
 	}
 	made := c.begin(t, "slow", nil)
-	b.visit(t, made.URL+deepPath)
+	b.visit(t, made.URL+deepPath+"#part")
 	b.awaitSeen(t, 10*time.Second, `document.querySelector("h1")?.textContent ?? ""`, "Starting")
 	c.letGo(t, made)
-	b.landsAt(t, made.URL+deepPath, `document.querySelector("#root") !== null`)
+	b.landsAt(t, made.URL+deepPath, `document.querySelector("#root") !== null`) // no refresh keeps the fragment
 }
 
 func TestTheButtonOfTheFailedPageLeadsToTheApp(t *testing.T) {
