@@ -9,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
+	"math"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
@@ -98,8 +100,7 @@ var (
 	brokenPage   = Page{Title: "No answer", Text: "The dev server of this sandbox closed the connection before it answered."}
 	silentPage   = Page{Title: "No answer yet", Text: "This sandbox runs, but its dev server does not answer yet. The page loads again by itself.", Refresh: 2}
 	busyPage     = Page{Title: "Too much at once", Text: "This server has as many connections as it can. The page loads again by itself.", Refresh: 10}
-	tooOftenPage = Page{Title: "Too many starts", Text: "Sandboxes were started too often from here, or this one was. The page loads again by itself.", Refresh: 10}
-	downPage     = Page{Title: "Not now", Text: "This server cannot start sandboxes at the moment. The page loads again by itself.", Refresh: 10}
+	downPage     = Page{Title: "Not now", Text: "This server cannot start sandboxes at the moment. Try again in a few seconds."}
 	noRoutesPage = Page{Title: "Not ready", Text: "This proxy does not know its sandboxes yet. The page loads again by itself.", Refresh: 2}
 	foreignPage  = Page{Title: "Not from here", Text: "A page of another site sent you here, which this sandbox does not take. Open its address yourself."}
 	deletingPage = Page{Title: "Being deleted", Text: "This sandbox is being deleted."}
@@ -124,13 +125,28 @@ func pageFor(e *instance.Error) (Page, bool) {
 	case instance.Overloaded:
 		return busyPage, true
 	case instance.RateLimited:
-		return tooOftenPage, true
+		return tooOftenPage(e), true
 	case instance.EngineDown:
 		return downPage, true
 	case instance.NoSuchPort, instance.PortClosed:
 		return portPage(e), true
 	}
 	return Page{}, false
+}
+
+// tooOftenPage says when to come again. It does not load again by itself: that
+// would be nobody's visit, which starts nothing.
+func tooOftenPage(e *instance.Error) Page {
+	return Page{Title: "Too many starts", Text: "Sandboxes were started too often from here, or this one was. Try again in " + inSeconds(e.RetryAfter) + "."}
+}
+
+// inSeconds puts a time to wait into words, never too short.
+func inSeconds(wait time.Duration) string {
+	n := int(math.Ceil(wait.Seconds()))
+	if n == 1 {
+		return "1 second"
+	}
+	return fmt.Sprintf("%d seconds", n)
 }
 
 // portPage is that for an error about a port. Its message is for visitors too.
