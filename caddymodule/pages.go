@@ -49,7 +49,7 @@ func hashOf(text string) string {
 const (
 	startingName = "starting" // it is on its way, and the page goes there by itself
 	sleepingName = "sleeping" // it sleeps, and this visitor does not wake it
-	stoppedName  = "stopped"  // its user stopped or paused it
+	stoppedName  = "stopped"  // its owner stopped or paused it
 	failedName   = "failed"   // it ended by itself, or did not come up
 	unknownName  = "unknown"  // there is no instance at this host
 	errorName    = "error"    // all else, such as a dev server that does not answer
@@ -158,7 +158,7 @@ func portPage(e *instance.Error) Page {
 	}
 	page.Ports, _ = e.Details["listening"].([]instance.OpenPort)
 	complete, told := e.Details["complete"].(bool)
-	page.Partial = told && !complete
+	page.Partial = told && !complete && len(page.Ports) > 0
 	return page
 }
 
@@ -221,6 +221,18 @@ func writePage(w http.ResponseWriter, r *http.Request, err error, log *zap.Logge
 	return true
 }
 
+// embedded is p in a frame on another site's page, which could have it clicked
+// unseen.
+func (p Page) embedded() Page {
+	p.Start, p.Embedded = "", true
+	if p.Name == sleepingName {
+		p.Text = strings.Replace(p.Text, "You can wake it up.", "To wake it up, open it in a tab of its own.", 1)
+	} else {
+		p.Text += " To start it again, open it in a tab of its own."
+	}
+	return p
+}
+
 // unsent is p for a request that was to bring something. To load it again would
 // send that again.
 func (p Page) unsent(kind instance.Kind) Page {
@@ -260,10 +272,10 @@ func standbyPage(status instance.Status, reason string) Page {
 		page.Title, page.Text = "Stopping", "This sandbox is being stopped."
 	case instance.Stopped, instance.Paused:
 		page.Name, page.Title = stoppedName, "Stopped"
-		page.Text = "This sandbox is stopped. Whoever made it can start it again."
+		page.Text = "This sandbox is stopped. Its owner can start it again."
 	case instance.Failed:
 		page.Name, page.Title = failedName, "Failed"
-		page.Text = "This sandbox has failed. Whoever made it can see why, and start it again."
+		page.Text = "This sandbox has failed. Its owner can see why, and start it again."
 	case instance.Deleting:
 		return deletingPage
 	default:
