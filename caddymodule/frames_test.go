@@ -42,6 +42,9 @@ func TestFramesOfStrangersWakeNothing(t *testing.T) {
 		if !strings.Contains(page, `<a href="" target="_blank" rel="noopener">Open it in a tab of its own</a>`) || strings.Contains(page, "<form") {
 			t.Errorf("%s: a button, or no way to open it: %s", prefix, page)
 		}
+		if !strings.Contains(page, "sleeps. To wake it up, open it in a tab of its own.</p>") {
+			t.Errorf("%s: the page does not say what that is for: %s", prefix, page)
+		}
 		if s.engine.Calls("Start") != before {
 			t.Errorf("%s: it was started", prefix)
 		}
@@ -80,6 +83,9 @@ func TestPagesWithAButtonAreNotForFramesOfStrangers(t *testing.T) {
 		res = s.get(t, host, "/", framedBy("cross-site", "https://evil.example/"))
 		if got := strings.Join(res.Header.Values("Content-Security-Policy"), ","); strings.Contains(got, "frame-ancestors") {
 			t.Errorf("%s: in a stranger's frame %q", host, got)
+		}
+		if body := read(t, res); host != hostOf("ownpages") && !strings.Contains(body, "To start it again, open it in a tab of its own.</p>") {
+			t.Errorf("%s: in a stranger's frame the page does not say what to do: %s", host, body)
 		}
 	}
 }

@@ -26,7 +26,7 @@ const (
 const handlerVar = "sandbox.handler"
 
 // mayNotStart is the kind of error for those who ask for a start that the
-// template, or the instance's user, leaves to others.
+// template, or the instance's owner, leaves to others.
 const mayNotStart instance.Kind = "may not start"
 
 // keeps answers r if its path is ours, and reports whether it did. It also
@@ -106,7 +106,7 @@ func (h *Handler) start(r *http.Request, in instance.Instance) error {
 func (h *Handler) mayStart(r *http.Request, in instance.Instance) error {
 	switch {
 	case in.Status != instance.Failed && in.Reason == instance.ReasonUser:
-		return instance.Errorf(mayNotStart, "its user has stopped this sandbox: only its owner can start it again")
+		return instance.Errorf(mayNotStart, "its owner has stopped this sandbox: only its owner can start it again")
 	case !h.app.edgeOf(in.Template).mayStart(r):
 		return instance.Errorf(mayNotStart, "only its owner can start this sandbox")
 	}

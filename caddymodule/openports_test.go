@@ -158,6 +158,9 @@ func TestPortsThatCannotBeServedSayWhatListens(t *testing.T) {
 	if a.detail("listening") != "[]" || a.detail("complete") != "false" {
 		t.Errorf("of a stopped one: %s", a.raw)
 	}
+	if page := read(t, s.get(t, portHost(7000, "manyport"), "/", asBrowser)); strings.Contains(page, "There may be more") {
+		t.Errorf("there are no ports that there may be more than: %s", page)
+	}
 	for _, label := range []string{"4000-whoknows", "0-manyport", "04000-manyport", "65536-manyport", "4000--manyport", "-manyport", "x-manyport"} {
 		s.callURL(t, hostOf(label), "/").expect(t, http.StatusNotFound, 1004)
 	}

@@ -43,7 +43,7 @@ func TestOperatorsHaveTheirOwnPages(t *testing.T) {
 		{"slowpoke", 503, []string{"<h1>Brewing creating starting 2</h1>", `href="` + eventsPath + `"`}},
 		{"fellover", 503, []string{"<h1>Broken: exited 3</h1>", "<i>testserver: giving up", `action="` + startPath + `"`}},
 		{"whoknows", 404, []string{"<h1>Nothing but us</h1>"}},
-		{"halted12", 503, []string{"Its user has stopped this sandbox", "<style>"}}, // ours
+		{"halted12", 503, []string{"Its owner has stopped this sandbox", "<style>"}}, // ours
 	} {
 		res := s.get(t, hostOf(row.prefix), "/", asBrowser)
 		body := read(t, res)

@@ -9,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
+	"math"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
@@ -47,7 +49,7 @@ func hashOf(text string) string {
 const (
 	startingName = "starting" // it is on its way, and the page goes there by itself
 	sleepingName = "sleeping" // it sleeps, and this visitor does not wake it
-	stoppedName  = "stopped"  // its user stopped or paused it
+	stoppedName  = "stopped"  // its owner stopped or paused it
 	failedName   = "failed"   // it ended by itself, or did not come up
 	unknownName  = "unknown"  // there is no instance at this host
 	errorName    = "error"    // all else, such as a dev server that does not answer
@@ -98,8 +100,7 @@ var (
 	brokenPage   = Page{Title: "No answer", Text: "The dev server of this sandbox closed the connection before it answered."}
 	silentPage   = Page{Title: "No answer yet", Text: "This sandbox runs, but its dev server does not answer yet. The page loads again by itself.", Refresh: 2}
 	busyPage     = Page{Title: "Too much at once", Text: "This server has as many connections as it can. The page loads again by itself.", Refresh: 10}
-	tooOftenPage = Page{Title: "Too many starts", Text: "Sandboxes were started too often from here, or this one was. The page loads again by itself.", Refresh: 10}
-	downPage     = Page{Title: "Not now", Text: "This server cannot start sandboxes at the moment. The page loads again by itself.", Refresh: 10}
+	downPage     = Page{Title: "Not now", Text: "This server cannot start sandboxes at the moment. Try again in a few seconds."}
 	noRoutesPage = Page{Title: "Not ready", Text: "This proxy does not know its sandboxes yet. The page loads again by itself.", Refresh: 2}
 	foreignPage  = Page{Title: "Not from here", Text: "A page of another site sent you here, which this sandbox does not take. Open its address yourself."}
 	deletingPage = Page{Title: "Being deleted", Text: "This sandbox is being deleted."}
@@ -124,13 +125,28 @@ func pageFor(e *instance.Error) (Page, bool) {
 	case instance.Overloaded:
 		return busyPage, true
 	case instance.RateLimited:
-		return tooOftenPage, true
+		return tooOftenPage(e), true
 	case instance.EngineDown:
 		return downPage, true
 	case instance.NoSuchPort, instance.PortClosed:
 		return portPage(e), true
 	}
 	return Page{}, false
+}
+
+// tooOftenPage says when to come again. It does not load again by itself: that
+// would be nobody's visit, which starts nothing.
+func tooOftenPage(e *instance.Error) Page {
+	return Page{Title: "Too many starts", Text: "Sandboxes were started too often from here, or this one was. Try again in " + inSeconds(e.RetryAfter) + "."}
+}
+
+// inSeconds puts a time to wait into words, never too short.
+func inSeconds(wait time.Duration) string {
+	n := int(math.Ceil(wait.Seconds()))
+	if n == 1 {
+		return "1 second"
+	}
+	return fmt.Sprintf("%d seconds", n)
 }
 
 // portPage is that for an error about a port. Its message is for visitors too.
@@ -142,7 +158,7 @@ func portPage(e *instance.Error) Page {
 	}
 	page.Ports, _ = e.Details["listening"].([]instance.OpenPort)
 	complete, told := e.Details["complete"].(bool)
-	page.Partial = told && !complete
+	page.Partial = told && !complete && len(page.Ports) > 0
 	return page
 }
 
@@ -205,6 +221,18 @@ func writePage(w http.ResponseWriter, r *http.Request, err error, log *zap.Logge
 	return true
 }
 
+// embedded is p in a frame on another site's page, which could have it clicked
+// unseen.
+func (p Page) embedded() Page {
+	p.Start, p.Embedded = "", true
+	if p.Name == sleepingName {
+		p.Text = strings.Replace(p.Text, "You can wake it up.", "To wake it up, open it in a tab of its own.", 1)
+	} else {
+		p.Text += " To start it again, open it in a tab of its own."
+	}
+	return p
+}
+
 // unsent is p for a request that was to bring something. To load it again would
 // send that again.
 func (p Page) unsent(kind instance.Kind) Page {
@@ -244,10 +272,10 @@ func standbyPage(status instance.Status, reason string) Page {
 		page.Title, page.Text = "Stopping", "This sandbox is being stopped."
 	case instance.Stopped, instance.Paused:
 		page.Name, page.Title = stoppedName, "Stopped"
-		page.Text = "This sandbox is stopped. Whoever made it can start it again."
+		page.Text = "This sandbox is stopped. Its owner can start it again."
 	case instance.Failed:
 		page.Name, page.Title = failedName, "Failed"
-		page.Text = "This sandbox has failed. Whoever made it can see why, and start it again."
+		page.Text = "This sandbox has failed. Its owner can see why, and start it again."
 	case instance.Deleting:
 		return deletingPage
 	default:

@@ -47,7 +47,11 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request, prefix str
 	}
 	leave, ok := viewers.join(prefix, clientOf(r))
 	if !ok {
-		return tooMuch("no place left for one more who follows the start of an instance", nil)
+		return &instance.Error{
+			Kind:       instance.Overloaded,
+			Message:    "too many follow the start of this instance, or starts from this address, or on this server: try again in a few seconds",
+			RetryAfter: 5 * time.Second,
+		}
 	}
 	defer leave()
 	if r.ProtoMajor == 1 && !openFiles.takeForStream() { // over others, it is a part of a connection that others use

@@ -218,7 +218,7 @@ func TestThePlacesOfThoseWhoFollowAreBounded(t *testing.T) {
 		t.Cleanup(leave)
 	}
 	res := s.get(t, hostOf("crowdpuller"), eventsPath, asFetch)
-	if a := readAnswer(t, res); a.Status != http.StatusServiceUnavailable || a.Code != 1106 || a.Header.Get("Retry-After") == "" {
+	if a := readAnswer(t, res); a.Status != http.StatusServiceUnavailable || a.Code != 1106 || a.Header.Get("Retry-After") == "" || !strings.Contains(a.Message, "follow the start of this instance") {
 		t.Errorf("got %d %s", a.Status, a.raw)
 	}
 	s.begin(t, "otherone", `"TEST_MODE":"slow","TEST_DELAY":"1m"`)
@@ -236,7 +236,10 @@ func TestOneClientLeavesPlacesForOthersWhoFollow(t *testing.T) {
 			t.Fatal("the stream ended")
 		}
 	}
-	readAnswer(t, s.get(t, hostOf("crowdpuller"), eventsPath, from("192.0.2.1"))).expect(t, http.StatusServiceUnavailable, 1106)
+	a := readAnswer(t, s.get(t, hostOf("crowdpuller"), eventsPath, from("192.0.2.1"))).expect(t, http.StatusServiceUnavailable, 1106)
+	if !strings.Contains(a.Message, "from this address") {
+		t.Errorf("it does not say whose limit it is: %s", a.Message)
+	}
 	if _, ok := follow(t, s, hostOf("crowdpuller"), from("192.0.2.2")).next(); !ok {
 		t.Error("another client has no place either")
 	}

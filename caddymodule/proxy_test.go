@@ -121,7 +121,7 @@ func TestHostsThatCannotBeServed(t *testing.T) {
 }
 
 // checkPage checks what all our pages have in common.
-func checkPage(t *testing.T, res *http.Response, host string) {
+func checkPage(t *testing.T, res *http.Response, host string) (body string) {
 	t.Helper()
 	if kind := res.Header.Get("Content-Type"); kind != "text/html; charset=utf-8" {
 		t.Errorf("Content-Type %q", kind)
@@ -130,13 +130,14 @@ func checkPage(t *testing.T, res *http.Response, host string) {
 	if policy != pagePolicy || strings.Contains(policy, "unsafe") {
 		t.Errorf("Content-Security-Policy %q", policy)
 	}
-	body := read(t, res)
+	body = read(t, res)
 	if !strings.Contains(body, "<title>") || !strings.Contains(body, pageStyle) {
 		t.Errorf("no page, or its style is not the one that the policy allows: %s", body)
 	}
 	if strings.Contains(body, host) || strings.Contains(body, strings.TrimSuffix(host, "."+testDomain)) {
 		t.Errorf("the page shows what the request brought: %s", body)
 	}
+	return body
 }
 
 func TestStartingInstanceShowsAPageThatRefreshes(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"math"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/aie-sandbox/caddy-sandbox/caddymodule/visit"
 	"github.com/aie-sandbox/caddy-sandbox/instance"
@@ -58,7 +57,7 @@ func (h *Handler) statusPage(r *http.Request, prefix string, p instance.Progress
 		page = edge.restingPage(r, kind, p)
 	}
 	if page.Start != "" && kind == visit.Frame {
-		page.Start, page.Embedded = "", true
+		page = page.embedded()
 	}
 	page.Status, page.Reason, page.Phase = p.Status, p.Reason, p.Phase
 	return page
@@ -75,9 +74,9 @@ var startingPage = Page{
 func (e edge) restingPage(r *http.Request, kind visit.Kind, p instance.Progress) Page {
 	switch {
 	case !p.Wakes() && p.Status == instance.Paused:
-		return Page{Name: stoppedName, Title: "Paused", Text: "Its user has paused this sandbox. Only its owner can resume it."}
+		return Page{Name: stoppedName, Title: "Paused", Text: "Its owner has paused this sandbox. Only its owner can resume it."}
 	case !p.Wakes():
-		return Page{Name: stoppedName, Title: "Stopped", Text: "Its user has stopped this sandbox. Only its owner can start it again."}
+		return Page{Name: stoppedName, Title: "Stopped", Text: "Its owner has stopped this sandbox. Only its owner can start it again."}
 	case e.receive(kind, isAuthenticated(r)).wakes:
 		return startingPage // it is being woken
 	}
@@ -100,13 +99,12 @@ func (e edge) restingPage(r *http.Request, kind visit.Kind, p instance.Progress)
 // failedPage says why, and has a button for those who may start it.
 func failedPage(p instance.Progress, mayStart bool) Page {
 	page := Page{Name: failedName, Title: "Failed", Text: failureText(p.Reason)}
-	wait := int(math.Ceil(p.StartIn.Seconds()))
 	switch {
 	case !mayStart:
 		page.Text += " Its owner can start it again."
-	case wait > 0:
-		page.Text += fmt.Sprintf(" It has failed %d times in a row, so it can be started again in %s only.", p.Failures, time.Duration(wait)*time.Second)
-		page.Refresh = wait
+	case p.StartIn > 0:
+		page.Text += fmt.Sprintf(" It has failed %d times in a row, so it can only be started again in %s.", p.Failures, inSeconds(p.StartIn))
+		page.Refresh = int(math.Ceil(p.StartIn.Seconds()))
 	default:
 		page.Start = startPath
 	}

@@ -2,11 +2,13 @@ package caddymodule
 
 import (
 	"fmt"
+	"math"
 	"net/http"
 	"net/url"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
@@ -86,16 +88,16 @@ func TestWhatIsSaidOfAnInstanceThatDoesNotRun(t *testing.T) {
 	if _, err := inForce.top().manager().Stop(t.Context(), "restsweb123"); err != nil {
 		t.Fatal(err)
 	}
-	if body := s.page(t, hostOf("restsweb123"), "/", asAnn(asBrowser), http.StatusServiceUnavailable); !strings.Contains(body, "Its user has stopped this sandbox. Only its owner can start it again.") ||
+	if body := s.page(t, hostOf("restsweb123"), "/", asAnn(asBrowser), http.StatusServiceUnavailable); !strings.Contains(body, "Its owner has stopped this sandbox. Only its owner can start it again.") ||
 		strings.Contains(body, "<form") {
-		t.Errorf("stopped by its user: %s", body)
+		t.Errorf("stopped by its owner: %s", body)
 	}
 	s.create(t, "pausedone")
 	if _, err := inForce.top().manager().Pause(t.Context(), "pausedone"); err != nil {
 		t.Fatal(err)
 	}
-	if body := s.page(t, hostOf("pausedone"), "/", asBrowser, http.StatusServiceUnavailable); !strings.Contains(body, "Its user has paused this sandbox. Only its owner can resume it.") {
-		t.Errorf("paused by its user: %s", body)
+	if body := s.page(t, hostOf("pausedone"), "/", asBrowser, http.StatusServiceUnavailable); !strings.Contains(body, "Its owner has paused this sandbox. Only its owner can resume it.") {
+		t.Errorf("paused by its owner: %s", body)
 	}
 }
 
@@ -133,6 +135,20 @@ func TestLogLinesAreTextOnly(t *testing.T) {
 	body, _, ok := render(Page{Name: failedName, Title: "Failed", Log: []string{`</div><script>alert(1)</script>`, `"&'<!--`}}, nil, nil)
 	if !ok || strings.Contains(string(body), "<script>alert") || !strings.Contains(string(body), "&lt;script&gt;alert(1)") {
 		t.Errorf("got %s", body)
+	}
+}
+
+func TestAPageSaysWhenItsButtonComes(t *testing.T) {
+	for wait, want := range map[time.Duration]string{
+		time.Nanosecond: "can only be started again in 1 second.", 1500 * time.Millisecond: "can only be started again in 2 seconds.",
+	} {
+		page := failedPage(instance.Progress{Status: instance.Failed, Failures: 4, StartIn: wait}, true)
+		if !strings.HasSuffix(page.Text, "It has failed 4 times in a row, so it "+want) || page.Start != "" {
+			t.Errorf("%v: %+v", wait, page)
+		}
+		if want := int(math.Ceil(wait.Seconds())); page.Refresh != want {
+			t.Errorf("%v: it loads again after %d s, want %d", wait, page.Refresh, want)
+		}
 	}
 }
 

@@ -735,7 +735,11 @@ func TestAClientBeyondItsBudgetWakesNothing(t *testing.T) {
 	if page.StatusCode != http.StatusTooManyRequests || page.Header.Get("Retry-After") == "" {
 		t.Errorf("a navigation got %d, Retry-After %q", page.StatusCode, page.Header.Get("Retry-After"))
 	}
-	checkPage(t, page, hostOf("sleeping1"))
+	if body := checkPage(t, page, hostOf("sleeping1")); !strings.Contains(body, "Try again in "+page.Header.Get("Retry-After")+" seconds.") {
+		t.Errorf("the page does not say when to come again: %s", body)
+	} else if strings.Contains(body, "http-equiv") || strings.Contains(body, "<script>") { // which nobody's visit does, and so wakes nothing
+		t.Errorf("the page loads again by itself: %s", body)
+	}
 	if n := s.starts() - before; n != 0 {
 		t.Errorf("%d starts", n)
 	}
@@ -763,6 +767,10 @@ func TestAnEngineThatIsDownCostsVisitorsNothing(t *testing.T) {
 	})
 	for range 5 {
 		s.callURL(t, hostOf("sleeping"), "/").expect(t, http.StatusServiceUnavailable, 1102)
+	}
+	if body := checkPage(t, s.get(t, hostOf("sleeping"), "/", asBrowser), hostOf("sleeping")); !strings.Contains(body, "<h1>Not now</h1>") ||
+		strings.Contains(body, "http-equiv") || strings.Contains(body, "<script>") { // nobody's visit, which starts nothing
+		t.Errorf("no page, or one that loads again by itself: %s", body)
 	}
 	s.engine.Fault(nil)
 	if res := s.get(t, hostOf("sleeping"), "/", asCurl); res.StatusCode != http.StatusOK {

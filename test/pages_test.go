@@ -191,10 +191,42 @@ func TestTheWaitingPageGoesToTheAppWithoutScripts(t *testing.T) {
 		t.Fatal(err)
 	}
 	made := c.begin(t, "slow", nil)
-	b.visit(t, made.URL+deepPath)
+	b.visit(t, made.URL+deepPath+"#part")
 	b.awaitSeen(t, 10*time.Second, `document.querySelector("h1")?.textContent ?? ""`, "Starting")
 	c.letGo(t, made)
-	b.landsAt(t, made.URL+deepPath, `document.querySelector("#root") !== null`)
+	b.landsAt(t, made.URL+deepPath, `document.querySelector("#root") !== null`) // no refresh keeps the fragment
+}
+
+func TestTheManualsPageGoesToTheApp(t *testing.T) {
+	if err := makeViteImage(); err != nil {
+		t.Fatal(err)
+	}
+	manual, err := os.ReadFile("../docs/sleep.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, _ := strings.Cut(string(manual), "```html\n")
+	example, _, _ = strings.Cut(example, "```\n")
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "starting.html"), []byte(example+"<i></i>"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := startCaddy(t, options{Templates: strings.Replace(slowTemplates, "defaults {", "defaults {\n pages "+dir, 1)})
+	b := openBrowser(t, c)
+	for _, scripts := range []bool{true, false} {
+		if _, err := chromedp.Call(b.ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: !scripts}); err != nil {
+			t.Fatal(err)
+		}
+		made := c.begin(t, "slow", nil)
+		b.visit(t, made.URL+deepPath+"#part")
+		says, landed := "This sandbox is starting. It opens by itself once it is ready.", made.URL+deepPath
+		if scripts {
+			says, landed = "starting", landed+"#part"
+		}
+		b.awaitSeen(t, 10*time.Second, `document.querySelector("#says + i")?.previousElementSibling.textContent ?? ""`, says)
+		c.letGo(t, made)
+		b.landsAt(t, landed, `document.querySelector("#root") !== null`)
+	}
 }
 
 func TestTheButtonOfTheFailedPageLeadsToTheApp(t *testing.T) {
