@@ -140,7 +140,7 @@ func notRunning(r *Record) error {
 	case Running:
 		err.Message = NotAnswering
 		err.RetryAfter = time.Second
-	case Stopped, Failed:
+	case Stopped, Paused, Failed:
 		if r.Reason != "" {
 			err.Message += " (" + r.Reason + ")"
 		}
