@@ -326,7 +326,7 @@ func TestBusyInstance(t *testing.T) {
 	s := startServer(t, config{})
 	s.call(t, http.MethodPost, "/api/instances?wait=none", `{"prefix":"busybody","env":{"TEST_MODE":"slow","TEST_DELAY":"2s"}}`).
 		expect(t, http.StatusAccepted, 0)
-	a := s.call(t, http.MethodPost, "/api/instances/busybody/stop", "").expect(t, http.StatusConflict, 1005)
+	a := s.call(t, http.MethodPost, "/api/instances/busybody/pause", "").expect(t, http.StatusConflict, 1005)
 	if a.text("status") == "" || a.Header.Get("Retry-After") == "" {
 		t.Errorf("got %s with Retry-After %q", a.raw, a.Header.Get("Retry-After"))
 	}
