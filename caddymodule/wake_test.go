@@ -873,7 +873,7 @@ func (s *server) callsAround(t *testing.T, prefix string, how instance.OnIdle, l
 	// Deadlines are looked at once a second at most. One that comes when nothing
 	// else is to be looked at is kept to the millisecond.
 	s.idleAfter(t, prefix, 0, how)
-	time.Sleep(1100 * time.Millisecond)
+	time.Sleep(1100 * time.Millisecond) // until the last look is that long ago
 	s.idleAfter(t, prefix, instance.Duration(time.Second), how)
 	time.Sleep(time.Second + late) // the moment itself is what is tested
 	var all sync.WaitGroup

@@ -19,7 +19,7 @@ import (
 func newSmallDisk(t *testing.T, ports int) *bench {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root, to mount a disk")
+		t.Skip("needs root, to mount a disk") // only that has an end of its own
 	}
 	dir := t.TempDir()
 	// By no other process: until that has begun, it has our sockets and files.
