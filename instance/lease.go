@@ -116,9 +116,10 @@ func (l *Lease) Release() {
 const NotAnswering = "the instance is running, but its dev server does not answer"
 
 // notRunningLocked is said to a visitor of e. One that is being woken starts,
-// for him, whatever has to end first.
+// for him, whatever has to end first, and though it may not be written yet.
 func (e *entry) notRunningLocked() error {
-	if e.waking == nil {
+	sleeps := e.rec.Status == Stopped || e.rec.Status == Paused
+	if e.waking == nil && !(sleeps && e.comingUpLocked() != nil) {
 		return notRunning(e.rec)
 	}
 	rec := *e.rec

@@ -41,6 +41,31 @@ func (b *bench) block(method string) (entered <-chan struct{}, goOn func()) {
 	return came, goOn
 }
 
+// From the wake on, all who ask are told that it starts, until it runs.
+func TestWhoeverComesAfterAWakeIsToldThatItStarts(t *testing.T) {
+	b := newBench(t, 1)
+	b.create("abcdefgh")
+	left, leave := context.WithCancel(t.Context())
+	leave()
+	for range 5 {
+		b.sleepByHand("abcdefgh")
+		_, _ = b.manager.Wake(left, "abcdefgh", nil)
+		b.eventually("it runs", func() bool {
+			for range 1000 { // without a pause
+				lease, err := b.manager.Acquire("abcdefgh", 0)
+				if err == nil {
+					lease.Release()
+					return true
+				}
+				if status := b.failure(err, instance.NotRunning).Details["status"]; status != instance.Starting {
+					t.Fatalf("it is %s", status)
+				}
+			}
+			return false
+		})
+	}
+}
+
 func TestVisitorsDoNotMakeAnInstanceFlap(t *testing.T) {
 	b := newBench(t, 1)
 	b.create("abcdefgh")
