@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -369,6 +371,44 @@ func (c *caddyServer) reload(t testing.TB, caddyfile string) {
 	if out, err := reload.CombinedOutput(); err != nil {
 		t.Fatalf("reloading: %v\n%s", err, out)
 	}
+	if err := c.onlyOneListens(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// onlyOneListens waits until the listeners of the configuration before are
+// closed. A reload is answered before that, and whoever connects in between may
+// get into the queue of one that is closed unread: "connection reset by peer".
+func (c *caddyServer) onlyOneListens() error {
+	return poll(30*time.Second, func() error {
+		seen := map[string]bool{}
+		for _, table := range []string{"tcp", "tcp6"} {
+			sockets, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", c.pid(), table))
+			if err != nil {
+				return stopPolling{err}
+			}
+			for line := range strings.Lines(string(sockets)) {
+				const local, state, listening = 1, 3, "0A"
+				fields := strings.Fields(line)
+				if fields[state] != listening || !c.isPort(fields[local]) {
+					continue
+				}
+				if seen[fields[local]] {
+					return fmt.Errorf("more than one socket listens on %s (hexadecimal)", fields[local])
+				}
+				seen[fields[local]] = true
+			}
+		}
+		return nil
+	})
+}
+
+// isPort tells whether an address as /proc/net/tcp has it is one of this server's.
+func (c *caddyServer) isPort(address string) bool {
+	_, hex, _ := strings.Cut(address, ":")
+	port, err := strconv.ParseUint(hex, 16, 16)
+	_, admin, _ := strings.Cut(c.adminAddr, ":")
+	return err == nil && slices.Contains([]string{fmt.Sprint(c.httpPort), fmt.Sprint(c.httpsPort), admin}, fmt.Sprint(port))
 }
 
 func (c *caddyServer) logSize() int64 {

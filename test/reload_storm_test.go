@@ -63,7 +63,7 @@ func (c *caddyServer) load(caddyfile string) (status int, err error) {
 		var res *http.Response
 		res, err = client.Post("http://"+c.adminAddr+"/load", "text/caddyfile", strings.NewReader(caddyfile))
 		if status, err = statusOf(res, err); err == nil {
-			return status, nil
+			return status, c.onlyOneListens()
 		}
 	}
 	return 0, err
