@@ -108,18 +108,21 @@ func TestAnEndIsNotOvertakenByOtherStarts(t *testing.T) {
 // A caller who has a start called off, and then leaves, has it go on.
 func TestAStartThatWasCalledOffForNobodyGoesOn(t *testing.T) {
 	b := newBench(t, 1)
-	b.create("abcdefgh", "TEST_MODE", "slow", "TEST_DELAY", "200ms")
 	b.engine.DropEvents(true)
 	gone, leave := context.WithCancel(t.Context())
 	leave()
+	req := request("abcdefgh", "TEST_MODE", "slow", "TEST_DELAY", "200ms")
+	req.Wait = instance.WaitStarted
+	starts := func() error { return second(b.manager.Create(t.Context(), req)) }
 	for range 5 { // he may also leave before he has called it off
-		if _, err := b.manager.Restart(t.Context(), "abcdefgh", instance.WaitStarted); err != nil {
+		if err := starts(); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := b.manager.Stop(gone, "abcdefgh"); !errors.Is(err, context.Canceled) {
 			t.Fatalf("his answer is %v", err)
 		}
 		b.answers(b.awaitStatus("abcdefgh", instance.Running, ""))
+		starts = func() error { return second(b.manager.Restart(t.Context(), "abcdefgh", instance.WaitStarted)) }
 	}
 }
 

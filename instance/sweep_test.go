@@ -352,6 +352,18 @@ func TestAReloadDeletesNobodyWhoIsInUse(t *testing.T) {
 	}
 }
 
+// Nor has a reload anybody live longer whose time was nearly over before.
+func TestAReloadProlongsNobody(t *testing.T) {
+	b := newBench(t, 1)
+	b.lifetimes(instance.Lifetime{TTL: new(instance.Duration(30 * time.Second))})
+	in := b.create("abcdefgh")
+	b.lifetimes(instance.Lifetime{TTL: new(instance.Duration(40 * time.Second))})
+	after, err := b.manager.Get("abcdefgh")
+	if err != nil || !after.ExpiresAt.Equal(in.ExpiresAt.Add(10*time.Second)) {
+		t.Errorf("it expires at %v, and then at %v (%v)", in.ExpiresAt, after.ExpiresAt, err)
+	}
+}
+
 // Who writes a lifetime into a template may think of new instances only.
 func TestAReloadDeletesNobodyAtOnce(t *testing.T) {
 	day, hour := new(instance.Duration(24*time.Hour)), new(instance.Duration(time.Hour))
