@@ -105,6 +105,23 @@ func (l Lifetime) or(other Lifetime) Lifetime {
 	return l
 }
 
+// lifetimes are those of templates, by their names; those that have none are not
+// in it.
+type lifetimes map[string]Lifetime
+
+// of is what holds for r: its own, else its template's.
+func (l lifetimes) of(r *Record) Lifetime { return r.Lifetime.or(l[r.Template]) }
+
+func (s *Settings) lifetimes() lifetimes {
+	all := lifetimes{}
+	for name, t := range s.Templates {
+		if t.Lifetime != (Lifetime{}) {
+			all[name] = t.Lifetime
+		}
+	}
+	return all
+}
+
 func (l Lifetime) onIdle() OnIdle {
 	if l.OnIdle == nil {
 		return IdleStop

@@ -66,8 +66,9 @@ type Manager struct {
 	ends      chan struct{} // has an element for each end that nobody asked for
 	boots     chan struct{} // has an element when instances ended with the engine
 	openedAt  time.Time
-	sooner    chan struct{} // has an element when a deadline came closer
-	nextEnd   atomic.Int64  // the first deadline, in nanoseconds of the Unix time
+	lifetimes atomic.Pointer[lifetimes] // that the state file has
+	sooner    chan struct{}             // has an element when a deadline came closer
+	nextEnd   atomic.Int64              // the first deadline, in nanoseconds of the Unix time
 
 	ctx      context.Context // of the operations and background work
 	cancel   context.CancelFunc
@@ -141,26 +142,15 @@ func New(dir string, openRuntime func(owner string) (Runtime, error)) *Manager {
 // Use puts s in force; call it before Open, and again whenever the
 // configuration changes.
 func (m *Manager) Use(s *Settings) {
-	spared := m.reprieve(s)
-	old := m.settings.Swap(s)
-	if len(spared) > 0 {
-		m.begin(func() {
-			if err := m.keepAll(spared, 0); err != nil {
-				m.log().Error("writing which instances have a reprieve; a restart of Caddy before its end deletes them", zap.Error(err))
-			}
-		})
+	var spared map[string]*entry
+	if old := m.settings.Load(); old != nil {
+		spared = m.reprieve(old.lifetimes(), s.lifetimes())
 	}
+	m.settings.Store(s)
+	m.begin(func() { m.writeSettings(s, spared) })
 	m.sweepSoon() // templates may end instances otherwise
 	m.pools.forgive()
 	m.tendPools()
-	if old == nil || old.Domain == s.Domain {
-		return
-	}
-	m.begin(func() { // the files name the domain
-		if err := m.store.refresh(); err != nil {
-			m.log().Error("writing the state for the new domain", zap.Error(err))
-		}
-	})
 }
 
 // Open locks and loads the state directory and starts the background work.
@@ -207,6 +197,7 @@ func (m *Manager) Open() (err error) {
 	if loaded.Degraded != "" {
 		m.degraded.Store(&loaded.Degraded)
 	}
+	m.openedAt = time.Now()
 	m.fill(loaded)
 	runtime, err := m.openRuntime(m.owner)
 	if err != nil {
@@ -220,7 +211,6 @@ func (m *Manager) Open() (err error) {
 	if m.degraded.Load() == nil { // else the records are not all there
 		m.sweepLate()
 	}
-	m.openedAt = time.Now()
 	m.opened.Store(true)
 	m.work.Go(m.sweepLoop)
 	m.work.Go(m.poolLoop)
@@ -251,16 +241,25 @@ func (m *Manager) head() Head {
 	if why := m.degraded.Load(); why != nil {
 		head.Degraded = *why
 	}
+	if kept := m.lifetimes.Load(); kept != nil {
+		head.Lifetimes = *kept
+	}
 	return head
 }
 
-// fill makes the table of what the state file holds.
+// fill makes the table of what the state file holds. The configuration may be
+// another one than before.
 func (m *Manager) fill(loaded state) {
 	m.ports = newPorts(loaded.NextPort, loaded.Resting)
 	for prefix, r := range loaded.records() {
 		m.insert(prefix, &entry{rec: r, endpoint: endpointOf(r), lessons: map[int]lesson{0: {Mode: r.Mode}}})
 		m.ports.mark(r.Port)
 	}
+	after := m.settings.Load().lifetimes()
+	for _, e := range m.reprieve(loaded.Lifetimes, after) {
+		e.stamp(e.rec) // which nobody else has yet: it is written with the lifetimes
+	}
+	m.lifetimes.Store(&after)
 }
 
 // Close ends the operations in progress and the background work, and unlocks

@@ -27,4 +27,6 @@ type Head struct {
 	Degraded string
 	NextPort int
 	Resting  map[int]time.Time
+	// Lifetimes are the templates' in force, once all have their reprieve.
+	Lifetimes lifetimes
 }

@@ -28,7 +28,9 @@ type state struct {
 	Resting map[int]time.Time `json:"resting,omitempty"`
 	// Degraded is why creates are refused until somebody confirmed the state;
 	// empty: they are not.
-	Degraded  string             `json:"degraded,omitempty"`
+	Degraded string `json:"degraded,omitempty"`
+	// Lifetimes are those that were in force: see Manager.reprieve.
+	Lifetimes lifetimes          `json:"lifetimes,omitempty"`
 	Instances map[string]*Record `json:"instances"`
 	// Spares are those of the pools, by their keys.
 	Spares map[string]*Record `json:"spares,omitempty"`
@@ -121,6 +123,13 @@ func joinState(head Head, blocks [][]byte) []byte {
 	}
 	if head.Degraded != "" {
 		text += fmt.Sprintf(`"degraded":%q,`, head.Degraded)
+	}
+	if len(head.Lifetimes) > 0 {
+		encoded, err := json.Marshal(head.Lifetimes)
+		if err != nil {
+			panic(err) // durations and words only
+		}
+		text += fmt.Sprintf(`"lifetimes":%s,`, encoded)
 	}
 	instances, spares := partition(blocks)
 	data := joinJSON(text+`"instances":{`, instances, "}")

@@ -2,6 +2,7 @@ package instance
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"math"
 	"slices"
@@ -131,11 +132,15 @@ func (m *Manager) deadlines(e *entry) deadlines {
 
 func (m *Manager) deadlinesLocked(e *entry, l Lifetime, now time.Time) deadlines {
 	c := clock{opened: m.openedAt, now: now}
-	reprieve := e.reprieve
+	return deadlinesOf(e.rec, l, e.usageLocked(l, c), c).notBefore(e.reprieveLocked(now))
+}
+
+// reprieveLocked is before when nothing ends e; zero: no such time.
+func (e *entry) reprieveLocked(now time.Time) time.Time {
 	if at := e.rec.Reprieve; at != nil && at.Before(now.Add(reprieveFor)) { // else the clock was wrong
-		reprieve = later(reprieve, *at)
+		return later(e.reprieve, *at)
 	}
-	return deadlinesOf(e.rec, l, e.usageLocked(l, c), c).notBefore(reprieve)
+	return e.reprieve
 }
 
 // lifetime is what holds for r: its own, else its template's.
@@ -143,20 +148,17 @@ func (m *Manager) lifetime(r *Record) Lifetime {
 	return r.Lifetime.or(m.settings.Load().Templates[r.Template].Lifetime)
 }
 
-// reprieve has s, which is about to be in force, delete nobody at once. It
+// reprieve has nobody deleted at once because the lifetimes of templates change. It
 // returns whom it spares, and tells the operator.
-func (m *Manager) reprieve(s *Settings) map[string]*entry {
-	if m.settings.Load() == nil {
-		return nil
-	}
+func (m *Manager) reprieve(before, after lifetimes) map[string]*entry {
 	now := time.Now()
 	until := now.Add(reprieveFor).UTC().Truncate(time.Millisecond)
 	spared := map[string]*entry{}
 	for prefix, e := range m.entries() {
 		e.mu.Lock()
-		was, will := m.lifetime(e.rec), e.rec.Lifetime.or(s.Templates[e.rec.Template].Lifetime)
-		before, after := m.deadlinesLocked(e, was, now).end(was.onIdle()), m.deadlinesLocked(e, will, now).end(will.onIdle())
-		if !after.IsZero() && after.Before(now.Add(sweepPause)) && (before.IsZero() || after.Before(before)) {
+		old, next := before.of(e.rec), after.of(e.rec)
+		was, will := m.deadlinesLocked(e, old, now).end(old.onIdle()), m.deadlinesLocked(e, next, now).end(next.onIdle())
+		if !will.IsZero() && will.Before(now.Add(sweepPause)) && (was.IsZero() || will.Before(was)) {
 			e.reprieve = until
 			spared[prefix] = e
 		}
@@ -171,6 +173,43 @@ func (m *Manager) reprieve(s *Settings) map[string]*entry {
 			zap.Strings("prefixes", prefixes[:min(named, len(prefixes))]))
 	}
 	return spared
+}
+
+// writeSettings has the files say what s says, which is in force. The lifetimes come
+// once all whom they spare have that on disk: until then a restart spares them anew.
+func (m *Manager) writeSettings(s *Settings, spared map[string]*entry) {
+	err := m.keepAll(spared, 0)
+	if err == nil && m.settings.Load() == s && !slices.ContainsFunc(slices.Collect(maps.Values(spared)), (*entry).isUnwritten) {
+		m.lifetimes.Store(new(s.lifetimes()))
+	}
+	if err := errors.Join(err, m.store.refresh()); err != nil {
+		m.log().Error("writing what the new configuration changes", zap.Error(err))
+	}
+}
+
+// isUnwritten reports whether e's reprieve is not on disk, as where an operation
+// held e.
+func (e *entry) isUnwritten() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.rec.Reprieve == nil || !e.rec.Reprieve.Equal(e.reprieve)
+}
+
+// reprieved counts those who would be deleted by now but for their reprieve, and
+// says when the first one's ends.
+func (m *Manager) reprieved(now time.Time) (n int, first time.Time) {
+	for _, e := range m.entries() {
+		e.mu.Lock()
+		until, l := e.reprieveLocked(now), m.lifetime(e.rec)
+		if until.After(now) && m.deadlinesLocked(e, l, now).end(l.onIdle()).Equal(until) {
+			n++
+			if first.IsZero() || until.Before(first) {
+				first = until
+			}
+		}
+		e.mu.Unlock()
+	}
+	return n, first
 }
 
 // usageLocked is when e was used; now, while it serves a request, however long

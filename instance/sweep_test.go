@@ -365,7 +365,34 @@ func TestAReloadProlongsNobody(t *testing.T) {
 }
 
 // Who writes a lifetime into a template may think of new instances only.
-func TestAReloadDeletesNobodyAtOnce(t *testing.T) {
+func TestANewConfigurationDeletesNobodyAtOnce(t *testing.T) {
+	for how, begin := range map[string]func(*bench){
+		"a reload": func(b *bench) {
+			b.manager.Use(b.settings())
+			b.eventually("reprieves are on disk", b.hasReprieves)
+		},
+		"a restart": func(b *bench) {
+			b.engine.Fault(func(context.Context, string, string) error { return errDown }) // else much is written
+			b.reopen()
+			if !b.hasReprieves() {
+				b.Error("after Open, a crash would delete some at once")
+			}
+			b.engine.Fault(nil)
+			b.reopen()
+		},
+	} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			newLifetimesDeleteNobodyAtOnce(t, begin)
+		})
+	}
+}
+
+func (b *bench) hasReprieves() bool {
+	return strings.Contains(b.file(".instances.json"), `"reprieve":`)
+}
+
+func newLifetimesDeleteNobodyAtOnce(t *testing.T, begin func(*bench)) {
 	day, hour := new(instance.Duration(24*time.Hour)), new(instance.Duration(time.Hour))
 	remove := instance.IdleDelete
 	for name, l := range map[string]instance.Lifetime{
@@ -386,7 +413,8 @@ func TestAReloadDeletesNobodyAtOnce(t *testing.T) {
 				}
 			}
 			b.update("ownone00", func(own *instance.Lifetime) { own.TTL, own.DeleteAfterStopped, own.IdleTimeout = hour, hour, hour })
-			b.lifetimes(l)
+			b.adapt = func(s *instance.Settings) { b.everywhere(s, l) }
+			begin(b)
 			in, err := b.manager.Get("oldone00")
 			if err != nil {
 				t.Fatal(err)
@@ -396,6 +424,9 @@ func TestAReloadDeletesNobodyAtOnce(t *testing.T) {
 			}
 			if left := time.Until(*ends(in)); left < 9*time.Minute || left > 10*time.Minute {
 				t.Errorf("it has %s left", left)
+			}
+			if h, err := b.manager.Health(t.Context()); err != nil || h.Status != "ok" || len(h.Advice) != 1 || !strings.Contains(h.Advice[0], "1 of the instances will be deleted after "+ends(in).Format(time.RFC3339)) {
+				t.Errorf("health is %+v (%v)", h, err)
 			}
 			own, err := b.manager.Get("ownone00")
 			if err != nil {
@@ -418,5 +449,39 @@ func TestAReloadDeletesNobodyAtOnce(t *testing.T) {
 				t.Errorf("after a restart it ends at %v, not at %v (%v)", ends(again), ends(in), err)
 			}
 		})
+	}
+}
+
+// A crash right after a reload deletes nobody either: the state tells the new
+// lifetimes once all have their reprieve there. An instance that an operation
+// holds gets its own later.
+func TestLifetimesAreWrittenOnceAllHaveTheirReprieve(t *testing.T) {
+	b := newBench(t, 2)
+	b.lifetimes(instance.Lifetime{TTL: new(instance.Duration(24 * time.Hour))})
+	free, held := b.create("isfree00"), b.create("isheld00")
+	entered, goOn := b.block("Stop")
+	stopped := make(chan error, 1)
+	go func() { stopped <- second(b.manager.Stop(context.WithoutCancel(t.Context()), held.Prefix)) }()
+	<-entered
+	b.lifetimes(instance.Lifetime{TTL: new(short)})
+	b.eventually("one has its reprieve on disk", b.hasReprieves)
+	if _, err := b.manager.Health(t.Context()); err != nil { // which writes what would now differ
+		t.Fatal(err)
+	}
+	if state := b.file(".instances.json"); !strings.Contains(state, `"lifetimes":{"hello":{"ttl":"24h0m0s"}`) {
+		t.Errorf("the state tells of the new lifetime too early: %s", state)
+	}
+	goOn()
+	if err := <-stopped; err != nil {
+		t.Fatal(err)
+	}
+	b.reopen()
+	for _, in := range []instance.Instance{free, held} {
+		if now, err := b.manager.Get(in.Prefix); err != nil || time.Until(*now.ExpiresAt) < 9*time.Minute {
+			t.Errorf("%s expires at %v (%v)", in.Prefix, now.ExpiresAt, err)
+		}
+	}
+	if state := b.file(".instances.json"); !strings.Contains(state, `"lifetimes":{"hello":{"ttl":"`+time.Duration(short).String()+`"}`) {
+		t.Errorf("the state does not tell of the new lifetime: %s", state)
 	}
 }
