@@ -251,7 +251,9 @@ func (m *Manager) logOperation(e *entry, op *operation, took time.Duration) {
 		zap.String("container", rec.ContainerID),
 		zap.String("status", string(rec.Status)),
 		zap.Duration("duration", took),
-		zap.String("request_id", op.request),
+	}
+	if op.request != "" { // else nobody's request asked for it
+		fields = append(fields, zap.String("request_id", op.request))
 	}
 	switch {
 	case op.err == nil:
