@@ -9,9 +9,11 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	ossignal "os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -39,6 +41,10 @@ func lines(t *testing.T, path string, n int) []string {
 // SIGHUP.
 func TestReloadHookSignalsTheProcessOfAPIDFile(t *testing.T) {
 	s := newServer(t)
+	// Under nohup, a shell could not trap it: what is ignored here is so in children.
+	heard := make(chan os.Signal, 1)
+	ossignal.Notify(heard, syscall.SIGHUP)
+	t.Cleanup(func() { ossignal.Stop(heard) })
 	proxy := exec.Command("sh", "-c", `cd "$0"; trap 'cat state/config/subdomain-proxy.json >>seen' HUP
 		echo $$ >proxy.pid; while :; do sleep 0.05; done`, s.dir)
 	if err := proxy.Start(); err != nil {
