@@ -18,6 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/aie-sandbox/caddy-sandbox/caddymodule/request"
+	"github.com/aie-sandbox/caddy-sandbox/instance/instancetest"
 	"github.com/aie-sandbox/caddy-sandbox/test/testserver/devserver"
 )
 
@@ -143,7 +144,7 @@ func TestStandbyAnswersForEveryHost(t *testing.T) {
 	}
 	checkPage(t, page, hostOf("keepsake"))
 
-	port, dead := startDevServer(t, "the one"), freePorts(t, 1)
+	port, dead := startDevServer(t, "the one"), instancetest.FreePort(t)
 	s.replace(t, routesText(fmt.Sprintf("keepsake %d running", port), fmt.Sprintf("sleeping %d stopped", port),
 		fmt.Sprintf("deadport %d running", dead), fmt.Sprintf("startup1 %d starting", dead)))
 	s.serves(t, "keepsake", "the one")

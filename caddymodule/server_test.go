@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -62,10 +61,10 @@ func newServer(t *testing.T) *server {
 	s := &server{
 		engine:    instancetest.NewEngine(t),
 		dir:       t.TempDir(),
-		adminPort: freePorts(t, 1),
-		sitePort:  freePorts(t, 1),
+		adminPort: instancetest.FreePort(t),
+		sitePort:  instancetest.FreePort(t),
 	}
-	first := freePorts(t, 20)
+	first := instancetest.FreePorts(t, 20)
 	s.ports = instance.PortRange{First: first, Last: first + 19}
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "tcp", s.site())
@@ -144,7 +143,7 @@ func (s *server) load(t *testing.T, c config) error {
 		if inForce.top() != nil || !strings.Contains(fmt.Sprint(err), "address already in use") || tries == 5 {
 			return err
 		}
-		s.adminPort, s.sitePort = freePorts(t, 1), freePorts(t, 1)
+		s.adminPort, s.sitePort = instancetest.FreePort(t), instancetest.FreePort(t)
 	}
 }
 
@@ -388,36 +387,4 @@ func (s *server) reload(t *testing.T, c config) {
 	case <-time.After(time.Minute):
 		t.Fatal("the reload waits")
 	}
-}
-
-var givenPorts = map[int]bool{}
-
-// freePorts returns the first of n ports in a row that are free, below those
-// that the kernel picks for outgoing connections. Checking matters: Caddy
-// shares a port with whoever has it already.
-func freePorts(t *testing.T, n int) int {
-	t.Helper()
-	const lowest, highest = 20000, 32000
-	for range 1000 {
-		first := lowest + rand.IntN(highest-lowest-n)
-		if allFree(first, n) {
-			for port := first; port < first+n; port++ {
-				givenPorts[port] = true
-			}
-			return first
-		}
-	}
-	t.Fatalf("found no %d free ports", n)
-	return 0
-}
-
-func allFree(first, n int) bool {
-	for port := first; port < first+n; port++ {
-		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
-		if err != nil || givenPorts[port] {
-			return false
-		}
-		l.Close()
-	}
-	return true
 }

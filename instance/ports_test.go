@@ -7,19 +7,18 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/aie-sandbox/caddy-sandbox/test/testports"
 )
 
 // freeRange returns n ports in a row that nobody listens on.
 func freeRange(t *testing.T, n int) PortRange {
 	t.Helper()
-next:
 	for first := 21000; first < 32000; first += n {
-		for port := first; port < first+n; port++ {
-			if !canBind(port) {
-				continue next
-			}
+		if testports.Take(first, n) {
+			t.Cleanup(func() { testports.GiveBack(first, n) })
+			return PortRange{first, first + n - 1}
 		}
-		return PortRange{first, first + n - 1}
 	}
 	t.Fatal("no free ports")
 	return PortRange{}
