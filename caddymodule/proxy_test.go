@@ -142,7 +142,7 @@ func checkPage(t *testing.T, res *http.Response, host string) (body string) {
 
 func TestStartingInstanceShowsAPageThatRefreshes(t *testing.T) {
 	s := startServer(t, config{})
-	s.call(t, http.MethodPost, "/api/instances?wait=started", `{"prefix":"slowpoke","env":{"TEST_MODE":"slow","TEST_DELAY":"2s"}}`).
+	s.call(t, http.MethodPost, "/api/instances?wait=started", `{"prefix":"slowpoke","env":{"TEST_MODE":"slow","TEST_DELAY":"1h"}}`).
 		expect(t, http.StatusCreated, 0)
 	res := s.get(t, hostOf("slowpoke"), "/", asBrowser)
 	if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") != "1" {
@@ -151,8 +151,9 @@ func TestStartingInstanceShowsAPageThatRefreshes(t *testing.T) {
 	if body := read(t, res); !strings.Contains(body, `http-equiv="refresh"`) {
 		t.Errorf("the page does not load again by itself: %s", body)
 	}
+	s.begin(t, "soonready", `"TEST_MODE":"slow","TEST_DELAY":"1s"`)
 	eventually(t, func() error {
-		if res := s.get(t, hostOf("slowpoke"), "/", asBrowser); res.StatusCode != http.StatusOK {
+		if res := s.get(t, hostOf("soonready"), "/", asBrowser); res.StatusCode != http.StatusOK {
 			return fmt.Errorf("still %d", res.StatusCode)
 		}
 		return nil
