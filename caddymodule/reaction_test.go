@@ -98,9 +98,18 @@ func processEnds(t *testing.T, path string) {
 
 func TestHangingCommandIsKilledWithItsChildren(t *testing.T) {
 	dir := t.TempDir()
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-	defer cancel()
-	err := command(dir, []string{"sh", "-c", `cd "$0"; echo $$ >parent; trap "" TERM HUP; sleep 1000 & echo $! >child; echo hanging; wait`, dir})(ctx, nil)
+	ctx, timeIsUp := context.WithCancel(t.Context())
+	defer timeIsUp()
+	ended := make(chan error, 1)
+	go func() {
+		ended <- command(dir, []string{"sh", "-c", `cd "$0"; echo $$ >parent; trap "" TERM HUP; sleep 1000 & echo $! >child; echo hanging; : >hangs; wait`, dir})(ctx, nil)
+	}()
+	eventually(t, func() error {
+		_, err := os.Stat(filepath.Join(dir, "hangs"))
+		return err
+	})
+	timeIsUp()
+	err := <-ended
 	if err == nil || !strings.Contains(err.Error(), "took too long and was killed; its last output: hanging") {
 		t.Fatalf("got %v", err)
 	}
@@ -154,17 +163,20 @@ func TestPostsThatFail(t *testing.T) {
 	defer server.Close()
 	nobody := httptest.NewServer(nil)
 	nobody.Close()
-	for target, want := range map[string]string{
-		server.URL + "/moved":  "302 Found, not 2xx",
-		server.URL + "/broken": "500 Internal Server Error, not 2xx",
-		server.URL + "/slow":   "deadline exceeded",
-		nobody.URL + "/fine":   "connection refused",
+	for target, row := range map[string]struct {
+		limit time.Duration
+		want  string
+	}{
+		server.URL + "/moved":  {time.Minute, "302 Found, not 2xx"},
+		server.URL + "/broken": {time.Minute, "500 Internal Server Error, not 2xx"},
+		server.URL + "/slow":   {300 * time.Millisecond, "deadline exceeded"},
+		nobody.URL + "/fine":   {time.Minute, "connection refused"},
 	} {
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), row.limit)
 		err := post(target+"?token=secret")(ctx, nil)
 		cancel()
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: got %v, want %q", target, err, want)
+		if err == nil || !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s: got %v, want %q", target, err, row.want)
 		}
 		if strings.Contains(fmt.Sprint(err), "secret") {
 			t.Errorf("the error gives the URL away: %v", err)
