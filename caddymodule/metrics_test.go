@@ -19,11 +19,7 @@ func TestMetricsCountInstances(t *testing.T) {
 	s.call(t, http.MethodPost, "/api/instances/sleeping/stop", "").expect(t, http.StatusOK, 0)
 	check := func() {
 		t.Helper()
-		res, err := http.Get(s.admin() + "/metrics")
-		if err != nil {
-			t.Fatal(err)
-		}
-		metrics := read(t, res)
+		metrics := read(t, s.getAdmin(t, "/metrics"))
 		for _, want := range []string{
 			`caddy_sandbox_instances{status="running"} 1`, `caddy_sandbox_instances{status="stopped"} 1`,
 			`caddy_sandbox_instances{status="failed"} 0`,
@@ -61,11 +57,7 @@ func TestPoolsAreSeenByOperatorsAlone(t *testing.T) {
 	if a.detail("instances") != "[]" || a.detail("total") != "0" {
 		t.Errorf("listed %s", a.raw)
 	}
-	res, err := http.Get(s.admin() + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	metrics := read(t, res)
+	metrics := read(t, s.getAdmin(t, "/metrics"))
 	for _, want := range []string{
 		`caddy_sandbox_instances{status="running"} 0`, `caddy_sandbox_pool_wanted{template="spare"} 2`, `caddy_sandbox_pool_ready{template="spare"} 2`,
 	} {

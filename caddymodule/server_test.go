@@ -130,6 +130,8 @@ func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 }
 
+var adminClient = &http.Client{Transport: patient{http.DefaultTransport}}
+
 // load runs a configuration, or reloads with it. Ports that were free may have
 // been taken by another process; as long as nobody knows them, others do.
 func (s *server) load(t *testing.T, c config) error {
@@ -271,7 +273,7 @@ func (s *server) callAt(t *testing.T, url, method, body string, header http.Head
 	t.Helper()
 	client := s.client
 	if strings.HasPrefix(url, s.admin()) {
-		client = &http.Client{Transport: patient{http.DefaultTransport}}
+		client = adminClient
 	}
 	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
 	if err != nil {

@@ -123,11 +123,7 @@ func TestTheTokenOfTheExampleReplacesNoOther(t *testing.T) {
 func TestTokensStayUnexpandedInTheConfiguration(t *testing.T) {
 	t.Setenv("SANDBOX_TEST_TOKEN", "never-to-be-seen")
 	s := startServer(t, config{sites: withTokens("token {env.SANDBOX_TEST_TOKEN}")})
-	res, err := http.Get(s.admin() + "/config/")
-	if err != nil {
-		t.Fatal(err)
-	}
-	body := read(t, res)
+	body := read(t, s.getAdmin(t, "/config/"))
 	if strings.Contains(body, "never-to-be-seen") || !strings.Contains(body, "{env.SANDBOX_TEST_TOKEN}") {
 		t.Errorf("the configuration is %s", body)
 	}

@@ -824,7 +824,7 @@ func TestOneClientLeavesPlacesForOthersWhoWait(t *testing.T) {
 
 func (s *server) getAdmin(t *testing.T, path string) *http.Response {
 	t.Helper()
-	res, err := http.Get(s.admin() + path)
+	res, err := adminClient.Get(s.admin() + path)
 	if err != nil {
 		t.Fatal(err)
 	}
