@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unique"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
@@ -221,12 +222,13 @@ func containerPort(host *container.HostConfig) int {
 	return 0
 }
 
-// variables undoes environment.
+// variables undoes environment. Where thousands of containers are adopted, most
+// variables are the same, and kept once.
 func variables(list []string) map[string]string {
 	env := make(map[string]string, len(list))
 	for _, variable := range list {
 		name, value, _ := strings.Cut(variable, "=")
-		env[name] = value
+		env[unique.Make(name).Value()] = unique.Make(value).Value()
 	}
 	return env
 }

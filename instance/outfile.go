@@ -1,12 +1,13 @@
 package instance
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 )
 
 // outFile is one of the files that the store writes. Not safe for concurrent
@@ -18,26 +19,51 @@ type outFile struct {
 	index   int    // among the store's files, and of its part in each row
 	logEdit func(path, aside string)
 
-	content []byte      // what is on disk, as far as we know
+	madeOf  source      // of what content was made
+	content bytesOf     // what is on disk, as far as we know; zero: nothing is known
 	onDisk  fs.FileInfo // how it looked when we had written it; nil: unknown
 }
 
+// source is what a file is made of: where it is the same, so are the bytes.
+type source struct {
+	head    Head
+	records uint64 // their version
+}
+
+// bytesOf stands for the bytes of a file, of which thousands of records make many:
+// where two are the same, so are the bytes, but for one time in 2^64.
+type bytesOf struct {
+	size int
+	hash uint64
+}
+
+var hashSeed = maphash.MakeSeed()
+
+func hashed(data []byte) bytesOf { return bytesOf{len(data), maphash.Bytes(hashSeed, data)} }
+
 func newOutFile(d disk, dir string, index int, p Projection, logEdit func(path, aside string)) *outFile {
 	f := &outFile{Projection: p, disk: d, path: filepath.Join(dir, p.Path), index: index, logEdit: logEdit}
-	f.content, _ = d.ReadFile(f.path) // absent: the first write makes it
+	if data, err := d.ReadFile(f.path); err == nil { // else the first write makes it
+		f.content = hashed(data)
+	}
 	return f
 }
 
 // write writes the file if its bytes changed, or if somebody else changed it,
 // and reports whether it did.
-func (f *outFile) write(head Head, rows []*row) (written bool, err error) {
+func (f *outFile) write(of source, rows []*row) (written bool, err error) {
+	edited := f.edited()
+	if !edited && f.content != (bytesOf{}) && reflect.DeepEqual(of, f.madeOf) {
+		return false, nil // thousands of records are not joined to see that
+	}
 	blocks, err := f.blocks(rows)
 	if err != nil {
 		return false, err
 	}
-	data := f.Join(head, blocks)
-	edited := f.edited()
-	if !edited && bytes.Equal(data, f.content) {
+	data := f.Join(of.head, blocks)
+	content := hashed(data)
+	if !edited && content == f.content {
+		f.madeOf = of
 		return false, nil
 	}
 	if edited {
@@ -45,11 +71,11 @@ func (f *outFile) write(head Head, rows []*row) (written bool, err error) {
 			return false, err
 		}
 	}
-	f.content, f.onDisk = nil, nil // unknown, until it went well
+	f.content, f.onDisk = bytesOf{}, nil // unknown, until it went well
 	if err := writeFile(f.disk, f.path, f.Mode, data); err != nil {
 		return false, err
 	}
-	f.content = data
+	f.content, f.madeOf = content, of
 	f.onDisk, _ = f.disk.Stat(f.path)
 	return true, nil
 }
@@ -88,7 +114,7 @@ func (f *outFile) edited() bool {
 // gone, needs none.
 func (f *outFile) keepEdit() error {
 	data, err := f.disk.ReadFile(f.path)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && bytes.Equal(data, f.content) {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && hashed(data) == f.content {
 		return nil
 	}
 	if err != nil {

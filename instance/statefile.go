@@ -9,6 +9,7 @@ import (
 	"maps"
 	"strconv"
 	"time"
+	"unique"
 
 	"github.com/google/uuid"
 )
@@ -58,6 +59,7 @@ func parseState(data []byte) (state, error) {
 	if err := json.Unmarshal(data, &s); err != nil {
 		return s, fmt.Errorf("reading JSON: %w", err)
 	}
+	s.share()
 	if !isOwner(s.Owner) {
 		return s, fmt.Errorf("owner %q is no uuid", s.Owner)
 	}
@@ -100,6 +102,21 @@ func (s state) records() map[string]*Record {
 	maps.Copy(all, s.Instances)
 	maps.Copy(all, s.Spares)
 	return all
+}
+
+// share keeps variables once that many records have: among thousands, most are the
+// same.
+func (s state) share() {
+	for _, r := range s.records() {
+		if r == nil || r.Env == nil {
+			continue
+		}
+		env := make(map[string]string, len(r.Env))
+		for name, value := range r.Env {
+			env[unique.Make(name).Value()] = unique.Make(value).Value()
+		}
+		r.Env = env
+	}
 }
 
 // encodeRecord makes a record's part of the state file.
@@ -169,7 +186,12 @@ func summed(data []byte) bool {
 
 // joinJSON puts blocks between head and tail, one a line.
 func joinJSON(head string, blocks [][]byte, tail string) []byte {
+	size := len(head) + len(tail) + len("\n")
+	for _, block := range blocks {
+		size += len(block) + len(",\n")
+	}
 	var b bytes.Buffer
+	b.Grow(size)
 	b.WriteString(head)
 	for i, block := range blocks {
 		if i > 0 {

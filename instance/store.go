@@ -45,6 +45,7 @@ type store struct {
 	files   []*outFile
 	reserve *reserve
 	rows    []*row // ordered by prefix
+	version uint64 // of rows, another one after each change
 	late    bool   // files that may lag are behind
 }
 
@@ -322,13 +323,14 @@ func (c change) ends() bool {
 	return c.prefix != "" && !isSpare(c.prefix) && (c.record == nil || c.record.Status == Deleting)
 }
 
-func (s *store) fillReserve() { s.reserve.fill(len(s.files[0].content)) }
+func (s *store) fillReserve() { s.reserve.fill(s.files[0].content.size) }
 
 // set makes r the record of prefix, nil: none, and returns the one before.
 func (s *store) set(prefix string, r *Record) (before *Record) {
 	if prefix == "" {
 		return nil
 	}
+	s.version++
 	at, found := slices.BinarySearchFunc(s.rows, prefix, func(row *row, prefix string) int {
 		return strings.Compare(row.record.Prefix, prefix)
 	})
@@ -348,13 +350,13 @@ func (s *store) set(prefix string, r *Record) (before *Record) {
 // error: a projection that could not be written is logged and tried again
 // with the next write.
 func (s *store) write() error {
-	head := s.head()
+	of := s.source()
 	for i, f := range s.files {
 		if f.MayLag && len(s.rows) > lagAbove {
 			s.late = true
 			continue
 		}
-		if err := s.writeOne(f, head); err != nil && i == 0 {
+		if err := s.writeOne(f, of); err != nil && i == 0 {
 			return stateError(f.path, err)
 		}
 	}
@@ -367,16 +369,18 @@ func (s *store) writeLate() {
 		return
 	}
 	s.late = false
-	head := s.head()
+	of := s.source()
 	for _, f := range s.files {
 		if f.MayLag {
-			_ = s.writeOne(f, head) // it is logged, and a projection
+			_ = s.writeOne(f, of) // it is logged, and a projection
 		}
 	}
 }
 
-func (s *store) writeOne(f *outFile, head Head) error {
-	written, err := f.write(head, s.rows)
+func (s *store) source() source { return source{s.head(), s.version} }
+
+func (s *store) writeOne(f *outFile, of source) error {
+	written, err := f.write(of, s.rows)
 	switch {
 	case f.index == 0:
 		return err

@@ -88,6 +88,7 @@ func benchRecord(prefix string, i int) *Record {
 			ContainerPort: 5174, Memory: DefaultMemory, CPUs: DefaultCPUs, Pids: DefaultPids,
 			Env: map[string]string{
 				"HOST": "0.0.0.0", "PORT": "5174", "SANDBOX_PREFIX": prefix,
+				nodeOptions:                              preloadOption, // half of what is written
 				"SANDBOX_URL":                            "https://" + prefix + ".sandbox.example.com",
 				"__VITE_ADDITIONAL_SERVER_ALLOWED_HOSTS": ".sandbox.example.com",
 			},

@@ -156,6 +156,48 @@ func TestNothingIsWrittenWhenNothingChanged(t *testing.T) {
 	}
 }
 
+// Files are looked at every 15 seconds, and may be of thousands of records.
+func TestFilesAreMadeOnceAsLongAsNothingChanges(t *testing.T) {
+	domain, joined := "sandbox.example.com", 0
+	s := lonelyStore(t, nil)
+	s.head = func() Head { return Head{Owner: "11111111-2222-3333-4444-555555555555", Domain: domain} }
+	if _, err := openStore(t.TempDir(), s); err != nil {
+		t.Fatal(err)
+	}
+	counted := routesProjection
+	counted.Join = func(head Head, blocks [][]byte) []byte {
+		joined++
+		return routesProjection.Join(head, blocks)
+	}
+	if err := s.begin(nil, []Projection{counted}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.close() })
+	path := filepath.Join(s.dir, routesProjection.Path)
+	for _, step := range []struct {
+		name  string
+		do    func() error
+		joins int
+	}{
+		{"nothing", func() error { return nil }, 1},
+		{"a record", func() error { return s.put(testRecord("abcdefgh", 5200)) }, 2},
+		{"nothing again", func() error { return nil }, 2},
+		{"an edit by hand", func() error { return os.WriteFile(path, nil, 0o600) }, 3},
+		{"another domain", func() error { domain = "other.example.com"; return nil }, 4},
+		{"no record", func() error { return s.drop("abcdefgh") }, 5},
+	} {
+		if err := errors.Join(step.do(), s.refresh(), s.refresh()); err != nil {
+			t.Fatal(err)
+		}
+		if joined != step.joins {
+			t.Errorf("after %s it was made %d times, want %d", step.name, joined, step.joins)
+		}
+		if data, err := os.ReadFile(path); err != nil || !strings.Contains(string(data), domain) || strings.Contains(string(data), "abcdefgh") != (step.joins > 1 && step.joins < 5) {
+			t.Errorf("after %s it is %s (%v)", step.name, data, err)
+		}
+	}
+}
+
 func TestAnEditByHandIsKeptAsideAndUndone(t *testing.T) {
 	for _, name := range []string{stateFile, routesProjection.Path} {
 		for edit, do := range map[string]func(path string) error{
