@@ -169,7 +169,9 @@ func TestWatchGivesUpOnAStreamThatDoesNotOpen(t *testing.T) {
 	noGoroutineLeft(t)
 	engine := newFakeEngine(t)
 	engine.HandleFunc("GET /events", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	seen := watch(t, clientOn(t, engine.host()))
+	c := clientOn(t, engine.host())
+	c.Deadlines.List = soon
+	seen := watch(t, c)
 	eventually(t, 5*time.Second, "it tries again", func() bool { return engine.requests("GET /events") > 2 })
 	if len(seen) > 0 {
 		t.Errorf("event %+v though no stream was open", <-seen)

@@ -33,7 +33,7 @@ func TestNoCallHangsOnAnEngineThatNeverAnswers(t *testing.T) {
 	for _, call := range allCalls {
 		t.Run(call.name, func(t *testing.T) {
 			noGoroutineLeft(t)
-			c := clientOn(t, newSilentEngine(t))
+			c := hastyOn(t, newSilentEngine(t))
 			within(t, time.Second, func() { wantKind(t, call.do(context.Background(), c), instance.Timeout) })
 			within(t, 50*time.Millisecond, func() { // the first told all others
 				for _, next := range allCalls {
@@ -47,7 +47,7 @@ func TestNoCallHangsOnAnEngineThatNeverAnswers(t *testing.T) {
 // 1000 callers at once must not wait for each other, nor each for a deadline.
 func TestManyCallsAtOnceShareOneDeadline(t *testing.T) {
 	noGoroutineLeft(t)
-	c := clientOn(t, newSilentEngine(t))
+	c := hastyOn(t, newSilentEngine(t))
 	const callers = 1000
 	errs := make(chan error, callers)
 	within(t, 2*time.Second, func() {
@@ -86,12 +86,12 @@ func TestNoCallHangsOnAnAnswerThatStops(t *testing.T) {
 			continue // asks for an image first: below
 		}
 		within(t, time.Second, func() {
-			wantKind(t, call.do(context.Background(), clientOn(t, engine.host())), instance.Timeout)
+			wantKind(t, call.do(context.Background(), hastyOn(t, engine.host())), instance.Timeout)
 		})
 	}
 	engine.HandleFunc("GET /images/{name}/json", stall(`{"Id":`))
 	within(t, time.Second, func() {
-		wantKind(t, allCalls[0].do(context.Background(), clientOn(t, engine.host())), instance.Timeout)
+		wantKind(t, allCalls[0].do(context.Background(), hastyOn(t, engine.host())), instance.Timeout)
 	})
 }
 
@@ -114,6 +114,7 @@ func TestEveryStepHasADeadline(t *testing.T) {
 			engine.answer("GET /networks/{name}", ownNetwork)
 			engine.answer("GET /images/{name}/json", `{"Id":"sha256:1"}`)
 			c := clientOn(t, engine.host())
+			c.Deadlines.Change, c.Deadlines.Logs = soon, soon
 			within(t, time.Second, func() { wantKind(t, test.call.do(context.Background(), c), instance.Timeout) })
 			if c.health.down.Load() {
 				t.Error("a change that takes long made the engine count as down")
@@ -135,6 +136,7 @@ func TestAnEngineThatAnswersAgainIsUsedAgain(t *testing.T) {
 		_, _ = fmt.Fprint(w, `[]`)
 	})
 	c := clientOn(t, engine.host())
+	c.Deadlines.List = soon
 	_, err := c.List(t.Context())
 	wantKind(t, err, instance.Timeout)
 	hangs.Store(false)
@@ -167,6 +169,7 @@ func TestWhileTheEngineIsDownOnlyPingsReachIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	frozen.Store(true)
+	c.Deadlines.List, c.Deadlines.Ping = soon, soon
 	_, err := c.List(t.Context())
 	wantKind(t, err, instance.Timeout)
 	before := engine.requests("GET /containers/json")
@@ -187,7 +190,7 @@ func TestWhileTheEngineIsDownOnlyPingsReachIt(t *testing.T) {
 
 func TestCloseEndsThePings(t *testing.T) {
 	noGoroutineLeft(t)
-	c := clientOn(t, newSilentEngine(t))
+	c := hastyOn(t, newSilentEngine(t))
 	c.Deadlines.Ping = time.Hour
 	_, err := c.List(t.Context())
 	wantKind(t, err, instance.Timeout)
