@@ -136,7 +136,7 @@ func TestAnAdoptedContainerAnswersToOurNameAsIfWeHadMadeIt(t *testing.T) {
 			if len(listed) != 1 || listed[0].ID != old.id || listed[0].Spec.Prefix != old.prefix {
 				t.Errorf("listed %+v", listed)
 			}
-			eventually(t, 5*time.Second, "its logs are read", func() bool {
+			eventually(t, "its logs are read", func() bool {
 				lines, err := c.Logs(t.Context(), name, 10)
 				return err == nil && strings.Contains(strings.Join(lines, "\n"), "listening on")
 			})

@@ -57,7 +57,7 @@ func TestAnEngineSlowToDescribeIsNotDown(t *testing.T) {
 	engine.answer("GET /containers/json", `[]`)
 	c := clientOn(t, engine.host())
 	c.Deadlines.List = soon
-	within(t, time.Second, func() {
+	inTime(t, func() {
 		_, err := c.Describe(context.Background())
 		wantKind(t, err, instance.Timeout)
 	})

@@ -52,8 +52,8 @@ func (s *eventStream) opened(t *testing.T) {
 	t.Helper()
 	select {
 	case <-s.opens:
-	case <-time.After(5 * time.Second):
-		t.Fatal("the event stream was not opened within 5 s")
+	case <-time.After(patience):
+		t.Fatalf("the event stream was not opened within %v", patience)
 	}
 }
 
@@ -78,7 +78,7 @@ func watch(t *testing.T, c *Client) <-chan instance.Event {
 		cancel()
 		select {
 		case <-ended:
-		case <-time.After(time.Second):
+		case <-time.After(patience):
 			t.Error("Watch did not end with its ctx")
 		}
 	})
@@ -90,8 +90,8 @@ func next(t *testing.T, seen <-chan instance.Event) instance.Event {
 	select {
 	case event := <-seen:
 		return event
-	case <-time.After(5 * time.Second):
-		t.Fatal("no event within 5 s")
+	case <-time.After(patience):
+		t.Fatalf("no event within %v", patience)
 		return instance.Event{}
 	}
 }
@@ -172,7 +172,7 @@ func TestWatchGivesUpOnAStreamThatDoesNotOpen(t *testing.T) {
 	c := clientOn(t, engine.host())
 	c.Deadlines.List = soon
 	seen := watch(t, c)
-	eventually(t, 5*time.Second, "it tries again", func() bool { return engine.requests("GET /events") > 2 })
+	eventually(t, "it tries again", func() bool { return engine.requests("GET /events") > 2 })
 	if len(seen) > 0 {
 		t.Errorf("event %+v though no stream was open", <-seen)
 	}

@@ -34,12 +34,10 @@ func TestNoCallHangsOnAnEngineThatNeverAnswers(t *testing.T) {
 		t.Run(call.name, func(t *testing.T) {
 			noGoroutineLeft(t)
 			c := hastyOn(t, newSilentEngine(t))
-			within(t, time.Second, func() { wantKind(t, call.do(context.Background(), c), instance.Timeout) })
-			within(t, 50*time.Millisecond, func() { // the first told all others
-				for _, next := range allCalls {
-					wantKind(t, next.do(context.Background(), c), instance.EngineDown)
-				}
-			})
+			inTime(t, func() { wantKind(t, call.do(context.Background(), c), instance.Timeout) })
+			for _, next := range allCalls { // the first told all others: none waits for a deadline
+				wantKind(t, next.do(context.Background(), c), instance.EngineDown)
+			}
 		})
 	}
 }
@@ -50,7 +48,7 @@ func TestManyCallsAtOnceShareOneDeadline(t *testing.T) {
 	c := hastyOn(t, newSilentEngine(t))
 	const callers = 1000
 	errs := make(chan error, callers)
-	within(t, 2*time.Second, func() {
+	inTime(t, func() {
 		for i := range callers {
 			call := allCalls[i%len(allCalls)]
 			go func() { errs <- call.do(context.Background(), c) }()
@@ -85,12 +83,12 @@ func TestNoCallHangsOnAnAnswerThatStops(t *testing.T) {
 		if call.name == "Create" {
 			continue // asks for an image first: below
 		}
-		within(t, time.Second, func() {
+		inTime(t, func() {
 			wantKind(t, call.do(context.Background(), hastyOn(t, engine.host())), instance.Timeout)
 		})
 	}
 	engine.HandleFunc("GET /images/{name}/json", stall(`{"Id":`))
-	within(t, time.Second, func() {
+	inTime(t, func() {
 		wantKind(t, allCalls[0].do(context.Background(), hastyOn(t, engine.host())), instance.Timeout)
 	})
 }
@@ -115,7 +113,7 @@ func TestEveryStepHasADeadline(t *testing.T) {
 			engine.answer("GET /images/{name}/json", `{"Id":"sha256:1"}`)
 			c := clientOn(t, engine.host())
 			c.Deadlines.Change, c.Deadlines.Logs = soon, soon
-			within(t, time.Second, func() { wantKind(t, test.call.do(context.Background(), c), instance.Timeout) })
+			inTime(t, func() { wantKind(t, test.call.do(context.Background(), c), instance.Timeout) })
 			if c.health.down.Load() {
 				t.Error("a change that takes long made the engine count as down")
 			}
@@ -140,7 +138,7 @@ func TestAnEngineThatAnswersAgainIsUsedAgain(t *testing.T) {
 	_, err := c.List(t.Context())
 	wantKind(t, err, instance.Timeout)
 	hangs.Store(false)
-	eventually(t, 2*pingPause, "the engine is used again", func() bool {
+	eventually(t, "the engine is used again", func() bool {
 		_, err := c.List(t.Context())
 		return err == nil
 	})
@@ -182,7 +180,7 @@ func TestWhileTheEngineIsDownOnlyPingsReachIt(t *testing.T) {
 	}
 	frozen.Store(false)
 	close(thaw)
-	eventually(t, 3*pingPause, "the engine is used again", func() bool {
+	eventually(t, "the engine is used again", func() bool {
 		_, err := c.List(t.Context())
 		return err == nil
 	})
@@ -194,15 +192,19 @@ func TestCloseEndsThePings(t *testing.T) {
 	c.Deadlines.Ping = time.Hour
 	_, err := c.List(t.Context())
 	wantKind(t, err, instance.Timeout)
-	within(t, time.Second, func() { must(t, c.Close()) })
+	inTime(t, func() { must(t, c.Close()) })
 }
 
-// within fails the test if do takes longer than limit.
-func within(t *testing.T, limit time.Duration, do func()) {
+// patience is longer than a machine in use keeps anybody waiting, and shorter
+// than what hangs.
+const patience = 30 * time.Second
+
+// inTime fails the test if do takes longer than patience.
+func inTime(t *testing.T, do func()) {
 	t.Helper()
 	began := time.Now()
 	do()
-	if took := time.Since(began); took > limit {
-		t.Errorf("took %v, want at most %v", took, limit)
+	if took := time.Since(began); took > patience {
+		t.Errorf("took %v, want at most %v", took, patience)
 	}
 }
