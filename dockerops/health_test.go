@@ -188,10 +188,18 @@ func TestWhileTheEngineIsDownOnlyPingsReachIt(t *testing.T) {
 
 func TestCloseEndsThePings(t *testing.T) {
 	noGoroutineLeft(t)
-	c := hastyOn(t, newSilentEngine(t))
+	engine := newFakeEngine(t)
+	asked := make(chan struct{}, 100)
+	engine.server.Config.Handler = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		<-r.Context().Done()
+	})
+	c := hastyOn(t, engine.host())
 	c.Deadlines.Ping = time.Hour
 	_, err := c.List(t.Context())
 	wantKind(t, err, instance.Timeout)
+	<-asked // by the list
+	<-asked // by the ping, which goes on
 	inTime(t, func() { must(t, c.Close()) })
 }
 
