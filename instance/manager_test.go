@@ -298,16 +298,22 @@ func TestASlowServerIsWaitedFor(t *testing.T) {
 }
 
 func TestWaitStartedAnswersBeforeTheServerDoes(t *testing.T) {
-	b := newBench(t, 1)
-	req := request("abcdefgh", "TEST_MODE", "slow", "TEST_DELAY", "500ms")
-	req.Wait = instance.WaitStarted
-	in, err := b.manager.Create(t.Context(), req)
+	b := newBench(t, 2)
+	create := func(prefix, delay string) (instance.Instance, error) {
+		req := request(prefix, "TEST_MODE", "slow", "TEST_DELAY", delay)
+		req.Wait = instance.WaitStarted
+		return b.manager.Create(t.Context(), req)
+	}
+	in, err := create("abcdefgh", "1h")
 	if err != nil || in.Status != instance.Running || in.Ready {
 		t.Fatalf("got %+v, %v; want running and not ready", in, err)
 	}
 	_, err = b.manager.Acquire("abcdefgh", 0)
 	b.fails(err, instance.NotRunning)
-	b.answers(b.awaitStatus("abcdefgh", instance.Running, ""))
+	if _, err := create("ijklmnop", "500ms"); err != nil {
+		t.Fatal(err)
+	}
+	b.answers(b.awaitStatus("ijklmnop", instance.Running, ""))
 }
 
 func TestAnAnsweredCreateThatFailsIsKeptWithItsReason(t *testing.T) {
