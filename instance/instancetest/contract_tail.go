@@ -117,7 +117,7 @@ func (t *tail) end() error {
 	t.scene.t.Helper()
 	select {
 	case <-t.ended:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.scene.t.Fatal("Tail goes on")
 	}
 	return t.err

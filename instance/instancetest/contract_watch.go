@@ -80,10 +80,12 @@ func (s *scene) watch() (events <-chan instance.Event) {
 	return all
 }
 
+// patience is longer than a machine in use keeps anybody waiting.
+const patience = 30 * time.Second
+
 // received is from c, which gives something or is closed before long.
 func received[T any](t *testing.T, what string, c <-chan T) (something T) {
 	t.Helper()
-	const patience = 30 * time.Second
 	select {
 	case something = <-c:
 	case <-time.After(patience):
