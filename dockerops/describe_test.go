@@ -56,10 +56,12 @@ func TestAnEngineSlowToDescribeIsNotDown(t *testing.T) {
 	engine.HandleFunc("GET /info", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	engine.answer("GET /containers/json", `[]`)
 	c := clientOn(t, engine.host())
-	within(t, time.Second, func() {
+	c.Deadlines.List = soon
+	inTime(t, func() {
 		_, err := c.Describe(context.Background())
 		wantKind(t, err, instance.Timeout)
 	})
+	c.Deadlines.List = time.Minute
 	_, err := c.List(t.Context())
 	must(t, err)
 }

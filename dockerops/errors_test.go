@@ -137,10 +137,11 @@ func TestTheCallersDeadlineIsTimeoutAndNotTheEnginesFault(t *testing.T) {
 }
 
 func TestOurDeadlineIsTimeoutAndNamesTheCallAndHowLong(t *testing.T) {
-	err := wantError(t, inspectOn(t, newSilentEngine(t)), instance.Timeout)
-	wantText(t, err.Message, "200ms", "inspecting container "+someName)
-	if err.Details["after"] != "200ms" || err.Details["waited_for"] != "Docker: inspecting container "+someName {
-		t.Errorf("details %v", err.Details)
+	_, err := hastyOn(t, newSilentEngine(t)).Inspect(t.Context(), someName)
+	overdue := wantError(t, err, instance.Timeout)
+	wantText(t, overdue.Message, "200ms", "inspecting container "+someName)
+	if overdue.Details["after"] != "200ms" || overdue.Details["waited_for"] != "Docker: inspecting container "+someName {
+		t.Errorf("details %v", overdue.Details)
 	}
 }
 

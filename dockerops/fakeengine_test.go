@@ -154,17 +154,30 @@ func newSilentEngine(t *testing.T) (host string) {
 // testOwner is the owner of a client of a fake engine.
 const testOwner = "01234567-89ab-4def-8123-456789abcdef"
 
-// clientOn is a client of a fake engine, with deadlines fit for a test.
+// clientOn is a client of a fake engine. No answer that comes is too late for
+// it: what waits for a deadline in vain shortens that one.
 func clientOn(t testing.TB, host string) *Client {
 	t.Helper()
 	c, err := New(Options{Host: host, Owner: testOwner})
 	must(t, err)
-	c.Deadlines = Deadlines{
-		Ping: 200 * time.Millisecond, List: 200 * time.Millisecond, Inspect: 200 * time.Millisecond,
-		Change: 200 * time.Millisecond, Logs: 200 * time.Millisecond, Pull: 200 * time.Millisecond,
-	}
+	c.Deadlines = allDeadlines(time.Minute)
 	t.Cleanup(func() { _ = c.Close() })
 	return c
+}
+
+// hastyOn is a client of a fake engine that does not answer.
+func hastyOn(t testing.TB, host string) *Client {
+	t.Helper()
+	c := clientOn(t, host)
+	c.Deadlines = allDeadlines(soon)
+	return c
+}
+
+// soon is a deadline that a test waits for.
+const soon = 200 * time.Millisecond
+
+func allDeadlines(d time.Duration) Deadlines {
+	return Deadlines{Ping: d, List: d, Inspect: d, Change: d, Logs: d, Pull: d}
 }
 
 // noGoroutineLeft checks, after all else of the test was cleaned up, that the

@@ -77,7 +77,7 @@ func TestAPullOutlivesTheCallerThatBeganIt(t *testing.T) {
 	leave()
 	wantKind(t, <-left, instance.Timeout)
 	open()
-	eventually(t, 10*time.Second, "the image is there", func() bool {
+	eventually(t, "the image is there", func() bool {
 		_, err := c.inspectImage(t.Context(), r.image)
 		return err == nil
 	})
@@ -164,7 +164,7 @@ func TestCloseEndsAPull(t *testing.T) {
 	failed := make(chan error)
 	go func() { _, err := c.Create(t.Context(), spec); failed <- err }()
 	<-r.waiting
-	within(t, 2*time.Second, func() { must(t, c.Close()) })
+	inTime(t, func() { must(t, c.Close()) })
 	if kind := instance.KindOf(<-failed); kind != instance.Timeout {
 		t.Errorf("kind %q", kind)
 	}

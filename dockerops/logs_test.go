@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 func TestSplitLines(t *testing.T) {
@@ -36,7 +35,7 @@ func TestTheLastWordsOfAContainerAreThere(t *testing.T) {
 		id, err := c.Create(t.Context(), spec)
 		must(t, err)
 		must(t, c.Start(t.Context(), id))
-		eventually(t, 10*time.Second, "it ends", func() bool {
+		eventually(t, "it ends", func() bool {
 			got, err := c.Inspect(t.Context(), id)
 			return err == nil && !got.Running
 		})
@@ -54,7 +53,7 @@ func TestLogsOfARunningContainer(t *testing.T) {
 	id, err := c.Create(t.Context(), testSpec(t))
 	must(t, err)
 	must(t, c.Start(t.Context(), id))
-	eventually(t, 10*time.Second, "it says that it listens", func() bool {
+	eventually(t, "it says that it listens", func() bool {
 		lines, err := c.Logs(t.Context(), id, 1)
 		must(t, err)
 		return len(lines) == 1 && strings.Contains(lines[0], "listening")

@@ -81,24 +81,30 @@ func clientOf(t *testing.T, owner string) *Client {
 
 func (h hand) removeAllOf(t *testing.T, c *Client) {
 	ctx := context.Background() // t's has ended
-	left, err := h.ContainerList(ctx, container.ListOptions{All: true, Filters: c.ownContainers()})
-	if err != nil {
-		t.Error(err)
-	}
-	for _, each := range left {
-		h.remove(t, each.ID)
-	}
+	eventually(t, "its containers are gone", func() bool {
+		left, err := h.ContainerList(ctx, container.ListOptions{All: true, Filters: c.ownContainers()})
+		must(t, err)
+		for _, each := range left {
+			h.remove(t, each.ID)
+		}
+		return len(left) == 0
+	})
 	if err := h.NetworkRemove(ctx, c.networkName()); err != nil && !errdefs.IsNotFound(err) {
 		t.Error(err)
 	}
 }
 
+// remove returns when the container is gone, also where somebody else is
+// removing it.
 func (h hand) remove(t *testing.T, ref string) {
 	t.Helper()
-	err := h.ContainerRemove(context.Background(), ref, container.RemoveOptions{Force: true, RemoveVolumes: true})
-	if err != nil && !errdefs.IsNotFound(err) {
-		t.Error(err)
-	}
+	eventually(t, "container "+ref+" is removed", func() bool {
+		err := h.ContainerRemove(context.Background(), ref, container.RemoveOptions{Force: true, RemoveVolumes: true})
+		if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsConflict(err) {
+			t.Error(err)
+		}
+		return !errdefs.IsConflict(err)
+	})
 }
 
 func (h hand) removeImage(t *testing.T, name string) {
@@ -218,14 +224,18 @@ func tarOf(files map[string][]byte) (io.Reader, error) {
 	return &archive, w.Close()
 }
 
-// eventually waits for check to hold.
-func eventually(t *testing.T, limit time.Duration, what string, check func() bool) {
+// eventually waits for check to hold. It counts its looks, not the time: the
+// machine may stand still.
+func eventually(t *testing.T, what string, check func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(limit); !check(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", limit, what)
+	const looks = 2000
+	for range looks {
+		if check() {
+			return
 		}
+		time.Sleep(10 * time.Millisecond)
 	}
+	t.Fatalf("not within %d looks: %s", looks, what)
 }
 
 func must(t testing.TB, err error) {

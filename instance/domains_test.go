@@ -300,8 +300,8 @@ func TestDeletingFreesTheHosts(t *testing.T) {
 }
 
 func TestAHostDuringAStartIsBusyOrThere(t *testing.T) {
-	b := newBench(t, 1)
-	slow := request("abcdefgh", "TEST_MODE", "slow", "TEST_DELAY", "1s")
+	b := newBench(t, 2)
+	slow := request("abcdefgh", "TEST_MODE", "slow", "TEST_DELAY", "1h")
 	slow.Wait = instance.WaitNone
 	if _, err := b.manager.Create(t.Context(), slow); err != nil {
 		t.Fatal(err)
@@ -311,12 +311,12 @@ func TestAHostDuringAStartIsBusyOrThere(t *testing.T) {
 		t.Error("nothing says when to try again")
 	}
 	b.ownedBy("app.example.org", "")
-	b.awaitStatus("abcdefgh", instance.Running, "")
-	b.addHost("abcdefgh", "app.example.org")
-	if _, err := b.manager.Restart(t.Context(), "abcdefgh", instance.WaitNone); err != nil {
+	b.create("ijklmnop")
+	b.addHost("ijklmnop", "app.example.org")
+	if _, err := b.manager.Restart(t.Context(), "ijklmnop", instance.WaitNone); err != nil {
 		t.Fatal(err)
 	}
-	b.addHost("abcdefgh", "app.example.org") // it is there: nothing is to be done
+	b.addHost("ijklmnop", "app.example.org") // it is there: nothing is to be done
 }
 
 // A stop that comes while a host is being added must not be turned away: that

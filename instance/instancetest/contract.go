@@ -123,7 +123,7 @@ func (s *scene) inspect(ref string) instance.Container {
 func (s *scene) ended(ref string) instance.Container {
 	s.t.Helper()
 	var c instance.Container
-	s.eventually(20*time.Second, "the container ends", func() bool {
+	s.eventually("the container ends", func() bool {
 		c = s.inspect(ref)
 		return !c.Running && !c.FinishedAt.IsZero()
 	})
@@ -133,7 +133,7 @@ func (s *scene) ended(ref string) instance.Container {
 // answers waits until the server of spec's container does.
 func (s *scene) answers(spec instance.Spec) {
 	s.t.Helper()
-	s.eventually(20*time.Second, "the server answers on its host port", func() bool {
+	s.eventually("the server answers on its host port", func() bool {
 		body, err := get(s.ctx, hostURL(spec)+"/")
 		return err == nil && strings.Contains(body, spec.BornFor())
 	})
@@ -165,13 +165,17 @@ func (s *scene) fails(err error, kind instance.Kind, doing string) {
 	}
 }
 
-func (s *scene) eventually(timeout time.Duration, what string, check func() bool) {
+// eventually counts its looks, not the time: the machine may stand still.
+func (s *scene) eventually(what string, check func() bool) {
 	s.t.Helper()
-	for deadline := time.Now().Add(timeout); !check(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			s.t.Fatalf("not within %v: %s", timeout, what)
+	const looks = 1000
+	for range looks {
+		if check() {
+			return
 		}
+		time.Sleep(20 * time.Millisecond)
 	}
+	s.t.Fatalf("not within %d looks: %s", looks, what)
 }
 
 func hostURL(spec instance.Spec) string { return fmt.Sprintf("http://127.0.0.1:%d", spec.Port) }

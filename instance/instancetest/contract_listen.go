@@ -2,7 +2,6 @@ package instancetest
 
 import (
 	"slices"
-	"time"
 
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
@@ -48,7 +47,7 @@ func (s *scene) listening() instance.Listening {
 func (s *scene) listensOn(id string, want []instance.Listener) {
 	s.t.Helper()
 	runtime := s.listening()
-	s.eventually(20*time.Second, "the servers listen", func() bool {
+	s.eventually("the servers listen", func() bool {
 		got, err := runtime.Listening(s.ctx, id)
 		s.must(err, "listening")
 		if len(got) > len(want) {

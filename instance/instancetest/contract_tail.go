@@ -14,7 +14,7 @@ var tailing = []obligation{
 	{"tail tells what is printed from before it was called until the end", func(s *scene) {
 		id := s.run(s.spec())
 		t := s.tail(s.ctx, id, 10)
-		s.eventually(10*time.Second, "the first line is told", func() bool { return t.starts() == 1 })
+		s.eventually("the first line is told", func() bool { return t.starts() == 1 })
 		s.must(s.Runtime.Stop(s.ctx, id), "stopping")
 		s.must(t.end(), "tailing to the end")
 	}},
@@ -22,7 +22,7 @@ var tailing = []obligation{
 		id := s.create(s.spec("TEST_MODE=slow", "TEST_DELAY=1s"))
 		s.must(s.Runtime.Start(s.ctx, id), "starting")
 		t := s.tail(s.ctx, id, 10)
-		s.eventually(20*time.Second, "the line that comes late is told", func() bool { return t.starts() == 1 })
+		s.eventually("the line that comes late is told", func() bool { return t.starts() == 1 })
 	}},
 	{"tail tells the lines of the present run alone", func(s *scene) {
 		spec := s.spec()
@@ -31,7 +31,7 @@ var tailing = []obligation{
 		s.must(s.Runtime.Start(s.ctx, id), "starting again")
 		s.answers(spec)
 		t := s.tail(s.ctx, id, 10)
-		s.eventually(10*time.Second, "the line of this run is told", func() bool { return t.starts() >= 1 })
+		s.eventually("the line of this run is told", func() bool { return t.starts() >= 1 })
 		s.must(s.Runtime.Stop(s.ctx, id), "stopping")
 		s.must(t.end(), "tailing to the end")
 		if n := t.starts(); n != 1 {
@@ -59,7 +59,7 @@ var tailing = []obligation{
 		id := s.run(s.spec())
 		ctx, cancel := context.WithCancel(s.ctx)
 		t := s.tail(ctx, id, 10)
-		s.eventually(10*time.Second, "it tails", func() bool { return t.starts() == 1 })
+		s.eventually("it tails", func() bool { return t.starts() == 1 })
 		cancel()
 		s.fails(t.end(), instance.Timeout, "tailing")
 	}},
@@ -117,7 +117,7 @@ func (t *tail) end() error {
 	t.scene.t.Helper()
 	select {
 	case <-t.ended:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.scene.t.Fatal("Tail goes on")
 	}
 	return t.err

@@ -67,6 +67,7 @@ func TestALostAnswerHidesASuccess(t *testing.T) {
 	_, err := s.Runtime.Create(s.ctx, spec)
 	s.fails(err, instance.Timeout, "creating without an answer")
 	e.LoseAnswer(nil)
+	e.SetDeadline(time.Minute)
 	s.inspect(instance.ContainerName(spec.Prefix))
 }
 
@@ -105,5 +106,5 @@ func TestNoGoroutineOutlivesTheContainers(t *testing.T) {
 	for _, c := range e.Containers() {
 		e.RemoveByHand(c.ID)
 	}
-	s.eventually(5*time.Second, "all goroutines end", func() bool { return runtime.NumGoroutine() <= before })
+	s.eventually("all goroutines end", func() bool { return runtime.NumGoroutine() <= before })
 }
