@@ -50,8 +50,8 @@ func TestWithoutDockerCaddyServesAndSaysSo(t *testing.T) {
 }
 
 // lessThanDocker is well below what anybody takes who waits for a silent Docker:
-// that is given up after 5 s.
-const lessThanDocker = 3 * time.Second
+// that is given up after 3 s at the earliest.
+const lessThanDocker = 2 * time.Second
 
 func TestASilentDockerHoldsNobodyUp(t *testing.T) {
 	t.Parallel()
