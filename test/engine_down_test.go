@@ -68,7 +68,20 @@ func TestASilentDockerHoldsNobodyUp(t *testing.T) {
 		failed <- a
 	}()
 	// While the create hangs, nothing that needs no Docker waits for it.
-	c.api.awaitPresent(t, "neverborn")
+	eventually(t, 15*time.Second, func() error {
+		var a answer
+		err := endsWithin(lessThanDocker, func() (err error) {
+			a, err = c.api.try(http.MethodGet, "/api/instances/neverborn", nil)
+			return err
+		})
+		switch {
+		case err != nil: // nobody knows yet that Docker is silent: this one would wait
+			return stopPolling{fmt.Errorf("GET of the instance that is created: %w", err)}
+		case a.Status != http.StatusOK:
+			return fmt.Errorf("GET neverborn: %s", a.raw)
+		}
+		return nil
+	})
 	for range 20 {
 		for what, ask := range map[string]func() error{
 			"GET of the instance": func() error { return c.admin.answers200("/api/instances/dockersilent") },
