@@ -206,6 +206,15 @@ func (c apiClient) get(t testing.TB, prefix string) instanceView {
 	return c.call(t, http.MethodGet, "/api/instances/"+prefix, nil).expect(t, http.StatusOK, 0).instance(t)
 }
 
+// answers200 is for calls that need not be looked at closer.
+func (c apiClient) answers200(path string) error {
+	a, err := c.try(http.MethodGet, path, nil)
+	if err == nil && a.Status != http.StatusOK {
+		err = fmt.Errorf("GET %s: %d %s", path, a.Status, a.raw)
+	}
+	return err
+}
+
 // act starts, stops or restarts an instance.
 func (c apiClient) act(t testing.TB, prefix, action string) instanceView {
 	t.Helper()

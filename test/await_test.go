@@ -42,6 +42,23 @@ func poll(limit time.Duration, check func() error) error {
 	}
 }
 
+// endsWithin is the error of f, or says that f takes longer than limit. As with
+// poll, that a machine stands still does not count.
+func endsWithin(limit time.Duration, f func() error) error {
+	ended := make(chan error, 1)
+	go func() { ended <- f() }()
+	var err error
+	late := poll(limit, func() error {
+		select {
+		case err = <-ended:
+			return nil
+		default:
+			return errors.New("it goes on")
+		}
+	})
+	return errors.Join(late, err)
+}
+
 // pulse tells for how long what should happen all the time did not. The zero value
 // has not begun. Safe for concurrent use.
 type pulse struct {

@@ -37,7 +37,7 @@ type browser struct {
 	opened     int                          // WebSockets, since the start
 	upgraded   int                          // WebSockets that were answered 101, of this page
 	loads      int                          // page loads
-	changes    int                          // loads that a change of the network ended
+	changes    int                          // signs that a change of the network ended a load or a WebSocket
 	complaints []string                     // failed loads, uncaught errors, the console
 	faults     []string                     // those complaints that are errors, of this page
 }
@@ -109,6 +109,8 @@ func (b *browser) observe(event any) {
 		if e.Response.Status == http.StatusSwitchingProtocols {
 			b.upgraded++
 		}
+	case *network.EventWebSocketFrameError:
+		b.noteChange(e.ErrorMessage)
 	case *network.EventWebSocketClosed:
 		delete(b.sockets, e.RequestID)
 	case *page.EventLoadEventFired:
@@ -116,11 +118,10 @@ func (b *browser) observe(event any) {
 	case *inspector.EventTargetCrashed:
 		b.complain(true, "the tab crashed")
 	case *network.EventLoadingFailed:
-		if e.ErrorText == networkChanged {
-			b.changes++
-		}
+		b.noteChange(e.ErrorText)
 		b.complain(!e.Canceled, "loading failed: %s", e.ErrorText) // pages cancel on purpose
 	case *log.EventEntryAdded:
+		b.noteChange(e.Entry.Text)
 		b.complain(e.Entry.Level == log.EntryLevelError, "%s: %s %s", e.Entry.Source, e.Entry.Text, e.Entry.URL)
 	case *runtime.EventExceptionThrown:
 		text := e.ExceptionDetails.Text
@@ -134,6 +135,13 @@ func (b *browser) observe(event any) {
 			words[i] = string(arg.Value) + arg.Description
 		}
 		b.complain(e.Type == runtime.ConsoleAPICalledTypeError, "%s: %s", e.Type, strings.Join(words, " "))
+	}
+}
+
+// noteChange counts what tells of a change of the network; b.mu is held.
+func (b *browser) noteChange(text string) {
+	if strings.Contains(text, networkChanged) {
+		b.changes++
 	}
 }
 
@@ -162,7 +170,8 @@ func (b *browser) persist(t testing.TB, step func(spoiled func() bool) error) {
 		if err == nil {
 			return
 		}
-		if !spoiled() || try == tries {
+		// The browser may tell the step of it first.
+		if !spoiled() && !strings.Contains(err.Error(), networkChanged) || try == tries {
 			t.Fatalf("browser: %v (try %d)", err, try)
 		}
 		awaitCalmNetworks()

@@ -143,7 +143,11 @@ func newCaddy(o options) (*caddyServer, error) {
 	c.httpPort, c.httpsPort = freePort(), freePort()
 	c.adminAddr = fmt.Sprintf("127.0.0.1:%d", freePort())
 	c.visitor = newVisitor(c.httpsPort, c.rootCert())
-	c.admin = apiClient{base: "http://" + c.adminAddr, http: http.DefaultClient}
+	// Of its own, so that connections can be forgotten; and they are before Caddy,
+	// which keeps them for a minute, closes them: a POST over such a one fails.
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.IdleConnTimeout = 30 * time.Second
+	c.admin = apiClient{base: "http://" + c.adminAddr, http: &http.Client{Transport: transport}}
 	c.api = apiClient{base: c.siteURL("api.localhost"), token: apiToken, http: c.visitor.client}
 	if c.Nobody {
 		// Below dir all is made by Caddy itself, which then is nobody.
@@ -364,22 +368,32 @@ func (c *caddyServer) close() error {
 // reload puts caddyfile in force with `caddy reload`.
 func (c *caddyServer) reload(t testing.TB, caddyfile string) {
 	t.Helper()
+	if said, err := c.tryReload(t, caddyfile); err != nil {
+		t.Fatalf("reloading: %v\n%s", err, said)
+	}
+}
+
+// tryReload is reload where Caddy may refuse. Then, too, its listeners may have
+// been replaced: it goes back to the configuration before.
+func (c *caddyServer) tryReload(t testing.TB, caddyfile string) (said []byte, refused error) {
+	t.Helper()
 	if err := c.writeConfig(caddyfile); err != nil {
 		t.Fatal(err)
 	}
 	reload := c.command("reload", "--config", c.configPath(), "--address", c.adminAddr)
-	if out, err := reload.CombinedOutput(); err != nil {
-		t.Fatalf("reloading: %v\n%s", err, out)
-	}
+	said, refused = reload.CombinedOutput()
 	if err := c.onlyOneListens(); err != nil {
 		t.Fatal(err)
 	}
+	return said, refused
 }
 
 // onlyOneListens waits until the listeners of the configuration before are
 // closed. A reload is answered before that, and whoever connects in between may
 // get into the queue of one that is closed unread: "connection reset by peer".
+// Connections to the admin server before are given up, which it is about to close.
 func (c *caddyServer) onlyOneListens() error {
+	defer c.admin.http.CloseIdleConnections()
 	return poll(30*time.Second, func() error {
 		seen := map[string]bool{}
 		for _, table := range []string{"tcp", "tcp6"} {

@@ -106,7 +106,7 @@ func TestAThousandLargeBodiesLeaveNothing(t *testing.T) {
 			t.Fatalf("answers: %v", outcomes)
 		}
 	}
-	http.DefaultClient.CloseIdleConnections()
+	c.admin.http.CloseIdleConnections()
 	eventually(t, 20*time.Second, func() error {
 		if after := c.heap(t); after > before+5<<20 { // all bodies are 10 MiB
 			return fmt.Errorf("%d KiB are in use, %d before", after>>10, before>>10)

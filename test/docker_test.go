@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
@@ -65,13 +66,16 @@ func containersOf(owner string) ([]container.Summary, error) {
 // removeAllOf removes the containers and the network of one state directory.
 func removeAllOf(owner string) error {
 	ctx := context.Background()
-	list, err := containersOf(owner)
-	if err != nil {
+	// Somebody else may be removing one, such as a Caddy that has just been killed:
+	// what counts is that none is left.
+	err := poll(time.Minute, func() error {
+		list, err := containersOf(owner)
+		for _, c := range list {
+			removed := engine.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true, RemoveVolumes: true})
+			err = errors.Join(err, fmt.Errorf("container %s is left (%v)", c.ID, removed))
+		}
 		return err
-	}
-	for _, c := range list {
-		err = errors.Join(err, engine.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true, RemoveVolumes: true}))
-	}
+	})
 	// The network is made with the first container: it may never have been.
 	_ = engine.NetworkRemove(ctx, "sandbox-"+owner[:8]+"-0")
 	return err

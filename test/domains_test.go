@@ -228,8 +228,8 @@ func TestAStandbyServesCustomHosts(t *testing.T) {
 	}
 	eventually(t, 5*time.Second, func() error { return ask(http.StatusNotFound) })
 	first.api.addDomain(t, "standbyhost", "shop.customer.test")
-	eventually(t, time.Second, func() error { return ask(http.StatusOK) })
+	eventually(t, 10*time.Second, func() error { return ask(http.StatusOK) })
 	standby.answersFor(t, "3000-standbyhost", http.StatusNotFound, 1014)
 	first.api.call(t, http.MethodDelete, domainPath("standbyhost", "shop.customer.test"), nil).expect(t, http.StatusOK, 0)
-	eventually(t, time.Second, func() error { return ask(http.StatusNotFound) })
+	eventually(t, 10*time.Second, func() error { return ask(http.StatusNotFound) })
 }

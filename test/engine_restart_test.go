@@ -237,7 +237,7 @@ func TestRestartsOfDockerConverge(t *testing.T) {
 
 		// An engine that comes back has ended all containers (without live-restore).
 		for _, i := range all {
-			seen := c.api.awaitStatus(t, 30*time.Second-time.Since(begun), i.Prefix, "stopped", "engine stopped")
+			seen := c.api.awaitStatus(t, 30*time.Second, i.Prefix, "stopped", "engine stopped")
 			if seen.ContainerID != i.ContainerID || seen.Port != i.Port {
 				t.Errorf("after %s: %s has container %s and port %d, had %s and %d",
 					signal, i.Prefix, seen.ContainerID, seen.Port, i.ContainerID, i.Port)

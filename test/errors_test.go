@@ -222,19 +222,30 @@ func TestAStartThatTakesLongMakesWay(t *testing.T) {
 
 func TestABusyInstanceIsNotToBeDisturbed(t *testing.T) {
 	t.Parallel()
-	c := sharedCaddy(t)
-	// A server that does not heed SIGTERM takes 5 s to stop.
-	c.api.create(t, createRequest{Prefix: "busydelete", Env: map[string]string{"TEST_MODE": "stubborn"}})
+	shim, endpoint := startFaultyEngine(t)
+	c := startCaddy(t, options{Docker: endpoint})
+	c.api.create(t, createRequest{Prefix: "busydelete"})
+	release := make(chan struct{})
+	shim.suffer(func(f *faultyEngine, w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/stop") {
+			select {
+			case <-release:
+			case <-r.Context().Done():
+			}
+		}
+		f.forward.ServeHTTP(w, r)
+	})
 	stopped := make(chan answer, 1)
 	go func() {
 		a, _ := c.api.try(http.MethodPost, "/api/instances/busydelete/stop", nil)
 		stopped <- a
 	}()
-	c.api.awaitStatus(t, 5*time.Second, "busydelete", "stopping", "")
+	c.api.awaitStatus(t, 10*time.Second, "busydelete", "stopping", "")
 	a := c.api.call(t, http.MethodPost, "/api/instances/busydelete/start", nil).expect(t, http.StatusConflict, 1005)
 	if got := a.details(t)["status"]; got != "stopping" {
 		t.Errorf("status %v in the details, want stopping", got)
 	}
+	close(release)
 	if a := <-stopped; a.Status != http.StatusOK {
 		t.Errorf("the stop itself: %s", a.raw)
 	}

@@ -213,23 +213,28 @@ func describePage(p listPage) string {
 func TestWaitStartedAndWaitNoneAnswerEarlier(t *testing.T) {
 	t.Parallel()
 	c := sharedCaddy(t)
-	slow := map[string]string{"TEST_MODE": "slow", "TEST_DELAY": "3s"}
+	never := map[string]string{"TEST_MODE": "slow", "TEST_DELAY": "1h"}
 
-	started := c.api.call(t, http.MethodPost, "/api/instances?wait=started", createRequest{Prefix: "waitstarted", Env: slow}).
+	started := c.api.call(t, http.MethodPost, "/api/instances?wait=started", createRequest{Prefix: "waitstarted", Env: never}).
 		expect(t, http.StatusCreated, 0).instance(t)
 	c.api.removeAfter(t, "waitstarted")
 	if started.Status != "running" || started.Ready {
 		t.Errorf("with wait=started: status %s, ready %t, want running and not ready", started.Status, started.Ready)
 	}
 
-	none := c.api.call(t, http.MethodPost, "/api/instances?wait=none", createRequest{Prefix: "waitnone", Env: slow}).
+	none := c.api.call(t, http.MethodPost, "/api/instances?wait=none", createRequest{Prefix: "waitnone", Env: never}).
 		expect(t, http.StatusAccepted, 0).instance(t)
 	c.api.removeAfter(t, "waitnone")
 	if none.Status != "creating" || none.Ready {
 		t.Errorf("with wait=none: status %s, ready %t, want creating and not ready", none.Status, none.Ready)
 	}
 
-	for _, prefix := range []string{"waitstarted", "waitnone"} {
+	// Both get ready by themselves.
+	for wait, status := range map[string]int{"started": http.StatusCreated, "none": http.StatusAccepted} {
+		prefix := "getsready" + wait
+		c.api.call(t, http.MethodPost, "/api/instances?wait="+wait, createRequest{
+			Prefix: prefix, Env: map[string]string{"TEST_MODE": "slow", "TEST_DELAY": "1s"}}).expect(t, status, 0)
+		c.api.removeAfter(t, prefix)
 		eventually(t, 15*time.Second, func() error {
 			if i := c.api.get(t, prefix); i.Status != "running" || !i.Ready {
 				return fmt.Errorf("%s is %s, ready %t", prefix, i.Status, i.Ready)

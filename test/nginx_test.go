@@ -395,7 +395,7 @@ func (v *visitor) streamsPass(t testing.TB, url string) {
 	socket.echoes(t, "after a silence")
 
 	// Whoever buffers 4 KiB delivers the first of these events after 16 s.
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 14*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/sse", nil)
 	if err != nil {

@@ -172,12 +172,19 @@ func TestCertificatesAreMadeAhead(t *testing.T) {
 	c.visitor.mustGet(t, made.URL)
 	a.expectOrders(t, 1)
 
-	// More than are made at a time, and a reload before one of them is done.
+	// More than are made at a time, and a reload before one of them is done. All at
+	// once: an order that is held for long is given up, and made again.
 	release := a.hold()
 	defer release()
 	prefixes := []string{"early002", "early003", "early004", "early005", "early006", "early007"}
+	var creates []ask
 	for _, prefix := range prefixes {
-		c.admin.create(t, createRequest{Prefix: prefix})
+		creates = append(creates, creating(prefix))
+	}
+	for _, a := range askAtOnce(c.admin, creates) {
+		if a.err != nil || a.Status != http.StatusCreated {
+			t.Fatalf("create: %v %s", a.err, a.raw)
+		}
 	}
 	eventually(t, 30*time.Second, func() error {
 		if n := a.orders(t); n != 1+4 {

@@ -204,7 +204,7 @@ func TestAStormOfReloadsDisturbsNobody(t *testing.T) {
 	}
 	stream.Body.Close()
 	c.visitor.forgetConnections()
-	http.DefaultClient.CloseIdleConnections()
+	c.admin.http.CloseIdleConnections()
 	var goroutinesLeft, filesLeft int
 	// Half a minute: connections that idle towards the engine are closed then.
 	eventually(t, 60*time.Second, func() error {

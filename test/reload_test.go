@@ -69,12 +69,8 @@ func TestAFailedReloadChangesNothing(t *testing.T) {
 	// It adapts and provisions, and fails when it is started: the port is taken.
 	taken := listenOn(t, freePort())
 	c.Sites = fmt.Sprintf("https://other.localhost:%d {\n\tbind 127.0.0.1\n\ttls internal\n}\n", taken)
-	if err := c.writeConfig(c.caddyfile()); err != nil {
-		t.Fatal(err)
-	}
-	reload := c.command("reload", "--config", c.configPath(), "--address", c.adminAddr)
-	if out, err := reload.CombinedOutput(); err == nil {
-		t.Fatalf("the reload was to fail: %s", out)
+	if said, err := c.tryReload(t, c.caddyfile()); err == nil {
+		t.Fatalf("the reload was to fail: %s", said)
 	}
 
 	socket.echoes(t, "after the failed reload")
@@ -96,18 +92,13 @@ func TestTheStateDirectoryCannotChangeUnderInstances(t *testing.T) {
 	t.Parallel()
 	c := startCaddy(t, options{})
 	made := c.api.create(t, createRequest{Prefix: "staysput"})
-	old := c.StateDir
-	c.StateDir += "-other"
-	if err := c.writeConfig(c.caddyfile()); err != nil {
-		t.Fatal(err)
-	}
-	c.StateDir = old
-	reload := c.command("reload", "--config", c.configPath(), "--address", c.adminAddr)
-	out, err := reload.CombinedOutput()
+	other := *c
+	other.StateDir += "-other"
+	said, err := c.tryReload(t, other.caddyfile())
 	if err == nil {
 		t.Fatal("the reload was to be refused")
 	}
-	t.Logf("caddy reload said: %s", out)
+	t.Logf("caddy reload said: %s", said)
 	sameInstance(t, c.admin.get(t, "staysput"), made)
 	c.visitor.mustGet(t, made.URL)
 	eventually(t, 5*time.Second, c.answers)

@@ -137,7 +137,7 @@ func TestAThousandNewFilesFailNoRequest(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, time.Second, func() error { return standby.tryFor("other1999", http.StatusServiceUnavailable, 1105) })
+	eventually(t, 10*time.Second, func() error { return standby.tryFor("other1999", http.StatusServiceUnavailable, 1105) })
 	stop()
 	group.Wait()
 	for client, n := range asked {
@@ -147,8 +147,8 @@ func TestAThousandNewFilesFailNoRequest(t *testing.T) {
 	}
 }
 
+// With a browser, so not parallel: see networkChanged.
 func TestHotReloadWorksThroughAStandby(t *testing.T) {
-	t.Parallel()
 	if err := makeViteImage(); err != nil {
 		t.Fatal(err)
 	}
@@ -156,13 +156,7 @@ func TestHotReloadWorksThroughAStandby(t *testing.T) {
 	made := first.api.create(t, createRequest{})
 	standby := startStandby(t, first)
 	b := openBrowser(t, standby)
-	b.open(t, standby.urlOf(made.Prefix), "#counter")
-	eventually(t, 10*time.Second, func() error {
-		if open, _ := b.webSockets(); open != 1 {
-			return fmt.Errorf("%d WebSockets open, want Vite's one", open)
-		}
-		return nil
-	})
+	b.openVite(t, standby.urlOf(made.Prefix))
 	b.countTo(t, 2)
 	loads := b.pageLoads()
 	first.kill(t)

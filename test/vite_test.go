@@ -34,15 +34,25 @@ func openVite(t *testing.T) (*caddyServer, instanceView, *browser) {
 	c := startCaddy(t, options{Templates: viteTemplate})
 	made := c.api.create(t, createRequest{})
 	b := openBrowser(t, c)
-	b.open(t, made.URL, "#counter")
+	b.openVite(t, made.URL)
 	b.awaitText(t, 10*time.Second, "#instance", made.Prefix)
-	eventually(t, 10*time.Second, func() error {
-		if open, _ := b.webSockets(); open != 1 {
-			return fmt.Errorf("%d WebSockets open, want Vite's one", open)
-		}
-		return nil
-	})
 	return c, made, b
+}
+
+// openVite opens a page of Vite's and waits for the WebSocket that brings the edits.
+func (b *browser) openVite(t testing.TB, url string) {
+	t.Helper()
+	b.persist(t, func(spoiled func() bool) error {
+		if err := b.load(url, "#counter", spoiled); err != nil {
+			return err
+		}
+		return until(10*time.Second, spoiled, func() error {
+			if open, _ := b.webSockets(); open != 1 {
+				return fmt.Errorf("%d WebSockets open, want Vite's one", open)
+			}
+			return nil
+		})
+	})
 }
 
 // The tests with a browser run alone: see networkChanged.

@@ -1,15 +1,12 @@
 package test
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptrace"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/chromedp/chromedp"
 )
 
 var (
@@ -51,19 +48,9 @@ func TestAnIdleViteSleepsUntilAPersonComes(t *testing.T) {
 	c.api.call(t, http.MethodPatch, "/api/instances/"+made.Prefix, `{"idle_timeout":"10m"}`).expect(t, http.StatusOK, 0)
 	b := openBrowser(t, c)
 	b.open(t, made.URL+path, "html")
-	eventually(t, 60*time.Second, func() error { // the page goes to the app by itself
-		found, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool]("document.querySelector('#counter') !== null"))
-		if err == nil && !found {
-			err = errors.New("the app is not on the page")
-		}
-		return err
-	})
+	b.landsAt(t, made.URL+path, `document.querySelector("#counter") !== null`) // the page goes to the app by itself
 	b.countTo(t, 2)
 	b.awaitText(t, 10*time.Second, "#instance", made.Prefix)
-	at, err := chromedp.Run(b.ctx, chromedp.Evaluate[string]("location.pathname + location.search"))
-	if err != nil || at != path {
-		t.Errorf("the browser is at %q, want %q (%v)", at, path, err)
-	}
 }
 
 // Caddy waits for requests in progress when it ends: those that are held must

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,10 +23,10 @@ const goingAway = 1001
 func TestStoppingClosesWebSocketsWith1001(t *testing.T) {
 	t.Parallel()
 	c := sharedCaddy(t)
-	for action, ask := range map[string]func(prefix string){
-		"stop":    func(prefix string) { c.api.act(t, prefix, "stop") },
-		"restart": func(prefix string) { c.api.act(t, prefix, "restart") },
-		"delete":  func(prefix string) { c.api.delete(t, prefix) },
+	for action, call := range map[string]struct{ method, tail string }{
+		"stop":    {http.MethodPost, "/stop"},
+		"restart": {http.MethodPost, "/restart"},
+		"delete":  {http.MethodDelete, ""},
 	} {
 		t.Run(action, func(t *testing.T) {
 			t.Parallel()
@@ -45,7 +46,14 @@ func TestStoppingClosesWebSocketsWith1001(t *testing.T) {
 					}
 				}
 			}()
-			go ask(made.Prefix)
+			var asking sync.WaitGroup
+			defer asking.Wait()
+			asking.Go(func() {
+				a, err := c.api.try(call.method, "/api/instances/"+made.Prefix+call.tail, nil)
+				if err != nil || a.Status != http.StatusOK {
+					t.Errorf("%s: %v %s", action, err, a.raw)
+				}
+			})
 
 			eventually(t, 10*time.Second, func() error {
 				now := c.api.call(t, http.MethodGet, "/api/instances/"+made.Prefix, nil)

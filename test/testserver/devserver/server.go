@@ -88,6 +88,11 @@ func (s *Server) Run(ctx context.Context, term <-chan struct{}) (code int) {
 		return s.fail(fmt.Errorf("unknown TEST_MODE %q", mode))
 	}
 
+	stopMore, err := s.serveMore() // first, for who sees the main port open takes it for ready
+	defer stopMore()
+	if err != nil {
+		return s.fail(err)
+	}
 	listener, err := s.Listen()
 	if err != nil {
 		return s.fail(fmt.Errorf("listening: %w", err))
@@ -95,11 +100,6 @@ func (s *Server) Run(ctx context.Context, term <-chan struct{}) (code int) {
 	_, _ = fmt.Fprintf(s.Stdout, "testserver: listening on %s\n", listener.Addr())
 	stop := serve(listener)
 	defer stop()
-	stopMore, err := s.serveMore()
-	defer stopMore()
-	if err != nil {
-		return s.fail(err)
-	}
 	code, _ = s.wait(ctx, term, nil)
 	return code
 }
