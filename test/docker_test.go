@@ -72,7 +72,7 @@ func removeAllOf(owner string) error {
 		list, err := containersOf(owner)
 		for _, c := range list {
 			removed := engine.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true, RemoveVolumes: true})
-			err = errors.Join(err, fmt.Errorf("container %s is left (%v)", c.ID, removed))
+			err = errors.Join(err, fmt.Errorf("container %s is left", c.ID), removed)
 		}
 		return err
 	})
