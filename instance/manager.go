@@ -147,7 +147,9 @@ func (m *Manager) Use(s *Settings) {
 		spared = m.reprieve(old.lifetimes(), s.lifetimes())
 	}
 	m.settings.Store(s)
-	m.begin(func() { m.writeSettings(s, spared) })
+	if m.opened.Load() { // else Open writes them
+		m.begin(func() { m.writeSettings(s, spared) })
+	}
 	m.sweepSoon() // templates may end instances otherwise
 	m.pools.forgive()
 	m.tendPools()

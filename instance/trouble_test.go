@@ -351,3 +351,19 @@ func TestBeforeOpenNothingIsDenied(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+// A reload comes to a Manager that could not be opened, as well.
+func TestAManagerThatDidNotOpenCanBeReloadedAndClosed(t *testing.T) {
+	b := newBench(t, 1)
+	m := instance.New(b.dir, func(owner string) (instance.Runtime, error) { return b.engine.Runtime(owner), nil }) // b has the folder
+	m.Use(b.settings())
+	if err := m.Open(); err == nil {
+		t.Fatal("it is open")
+	}
+	s := b.settings()
+	s.Domain = "other.example.com"
+	m.Use(s)
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+}
