@@ -223,7 +223,7 @@ func containerPort(host *container.HostConfig) int {
 }
 
 // variables undoes environment. Where thousands of containers are adopted, most
-// variables are the same, and kept once.
+// variables are the same, and share their memory.
 func variables(list []string) map[string]string {
 	env := make(map[string]string, len(list))
 	for _, variable := range list {

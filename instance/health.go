@@ -72,11 +72,11 @@ func (m *Manager) Health(ctx context.Context) (Health, error) {
 		m.describeEngine(ctx, &h)
 	}
 	if h.State.Degraded != "" {
-		h.advise("compare the instances with what you expect, add their custom hosts again, for those were lost, and confirm: " +
+		h.advise("compare the instances with what you expect, add their custom hosts and lifetimes of their own again, for those were lost, and confirm: " +
 			"POST /api/health/confirm; until then no instance can be created")
 	}
-	if n, at := m.reprieved(time.Now()); n > 0 {
-		h.Advice = append(h.Advice, fmt.Sprintf("%d of the instances will be deleted after %s, for they are too old for the new configuration, and the log named them: "+
+	if n, at := m.reprieved(time.Now()); n > 0 && h.State.Degraded == "" {
+		h.Advice = append(h.Advice, fmt.Sprintf("%d of the instances will be deleted after %s, for they are too old for the new configuration, and the log names the first 20: "+
 			"to keep them, change ttl, delete_after_stopped or on_idle of their templates, or PATCH them", n, at.UTC().Format(time.RFC3339)))
 	}
 	if err := m.refresh(); err != nil {

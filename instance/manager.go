@@ -66,7 +66,8 @@ type Manager struct {
 	ends      chan struct{} // has an element for each end that nobody asked for
 	boots     chan struct{} // has an element when instances ended with the engine
 	openedAt  time.Time
-	lifetimes atomic.Pointer[lifetimes] // that the state file has
+	filing    sync.Mutex                // see writeSettings
+	filed     atomic.Pointer[lifetimes] // for the next write of the state file
 	sooner    chan struct{}             // has an element when a deadline came closer
 	nextEnd   atomic.Int64              // the first deadline, in nanoseconds of the Unix time
 
@@ -142,13 +143,16 @@ func New(dir string, openRuntime func(owner string) (Runtime, error)) *Manager {
 // Use puts s in force; call it before Open, and again whenever the
 // configuration changes.
 func (m *Manager) Use(s *Settings) {
-	var spared map[string]*entry
 	if old := m.settings.Load(); old != nil {
-		spared = m.reprieve(old.lifetimes(), s.lifetimes())
+		m.reprieve(old.lifetimes(), s.lifetimes())
 	}
 	m.settings.Store(s)
 	if m.opened.Load() { // else Open writes them
-		m.begin(func() { m.writeSettings(s, spared) })
+		m.begin(func() {
+			if err := m.writeSettings(); err != nil {
+				m.log().Error("writing what the new configuration changes", zap.Error(err))
+			}
+		})
 	}
 	m.sweepSoon() // templates may end instances otherwise
 	m.pools.forgive()
@@ -243,8 +247,8 @@ func (m *Manager) head() Head {
 	if why := m.degraded.Load(); why != nil {
 		head.Degraded = *why
 	}
-	if kept := m.lifetimes.Load(); kept != nil {
-		head.Lifetimes = *kept
+	if filed := m.filed.Load(); filed != nil {
+		head.Lifetimes = *filed
 	}
 	return head
 }
@@ -258,10 +262,11 @@ func (m *Manager) fill(loaded state) {
 		m.ports.mark(r.Port)
 	}
 	after := m.settings.Load().lifetimes()
-	for _, e := range m.reprieve(loaded.Lifetimes, after) {
+	m.reprieve(loaded.Lifetimes, after)
+	for _, e := range m.unfiled() {
 		e.stamp(e.rec) // which nobody else has yet: it is written with the lifetimes
 	}
-	m.lifetimes.Store(&after)
+	m.filed.Store(&after)
 }
 
 // Close ends the operations in progress and the background work, and unlocks

@@ -43,6 +43,7 @@ func hashed(data []byte) bytesOf { return bytesOf{len(data), maphash.Bytes(hashS
 
 func newOutFile(d disk, dir string, index int, p Projection, logEdit func(path, aside string)) *outFile {
 	f := &outFile{Projection: p, disk: d, path: filepath.Join(dir, p.Path), index: index, logEdit: logEdit}
+	f.onDisk, _ = d.Stat(f.path)
 	if data, err := d.ReadFile(f.path); err == nil { // else the first write makes it
 		f.content = hashed(data)
 	}

@@ -425,7 +425,7 @@ func (m *Manager) watch() { m.runtime.Watch(m.ctx, m.notify) }
 func (m *Manager) reconcileLoop() {
 	lastErr := ""
 	for m.ctx.Err() == nil {
-		if err := m.store.refresh(); err != nil { // heals what was edited, or could not be written
+		if err := m.writeSettings(); err != nil { // heals what was edited, or could not be written
 			m.log().Error("writing the state", zap.Error(err))
 		}
 		if err := m.look(m.ctx); err != nil {
@@ -681,12 +681,22 @@ func (m *Manager) doOn(ctx context.Context, e *entry, a action) error {
 		return nil
 	}
 	if do == nil {
-		m.note(e, a.next)
+		m.note(e, m.learned(a))
 		m.finish(e, op, nil)
 		return nil
 	}
 	m.run(e, op, func(ctx context.Context) error { return do(ctx, e, op) })
 	return nil
+}
+
+// learned is what a makes of a record. What ended while we were away ended when we
+// came back: nobody could visit it before, and nobody is deleted as soon as we learn
+// of it.
+func (m *Manager) learned(a action) *Record {
+	if at := a.next.StoppedAt; a.was.StoppedAt == nil && at != nil && at.Before(m.openedAt) {
+		a.next.StoppedAt = instant(m.openedAt)
+	}
+	return a.next
 }
 
 // claimUnchanged gives op the slot of e, if nobody has it and the record is still

@@ -104,8 +104,8 @@ func (s state) records() map[string]*Record {
 	return all
 }
 
-// share keeps variables once that many records have: among thousands, most are the
-// same.
+// share has equal variables share their memory: among thousands of records, most
+// are the same.
 func (s state) share() {
 	for _, r := range s.records() {
 		if r == nil || r.Env == nil {

@@ -1,6 +1,7 @@
 package instance
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -153,6 +154,34 @@ func TestNothingIsWrittenWhenNothingChanged(t *testing.T) {
 	after, _ := os.Stat(filepath.Join(dir, stateFile))
 	if !os.SameFile(before, after) {
 		t.Error("the file was replaced")
+	}
+}
+
+// A start that finds a file right, and so does not write it, guards it as well.
+func TestAnEditAfterAStartIsKeptAsideToo(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := newStore(t, dir)
+	if err := errors.Join(s.put(testRecord("abcdefgh", 5200)), s.close()); err != nil {
+		t.Fatal(err)
+	}
+	s, _ = newStore(t, dir)
+	path := filepath.Join(dir, routesProjection.Path)
+	right, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(path, []byte("edited"), 0o600), s.refresh()); err != nil {
+		t.Fatal(err)
+	}
+	kept, _ := filepath.Glob(path + ".edited-*")
+	if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, right) || len(kept) != 1 {
+		t.Errorf("it is %s (%v), and kept are %v", now, err, kept)
+	}
+	if err := errors.Join(os.Remove(path), s.refresh()); err != nil {
+		t.Fatal(err)
+	}
+	if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, right) {
+		t.Errorf("after it was removed it is %s (%v)", now, err)
 	}
 }
 

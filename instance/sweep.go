@@ -3,7 +3,6 @@ package instance
 import (
 	"context"
 	"errors"
-	"maps"
 	"math"
 	"slices"
 	"time"
@@ -137,7 +136,7 @@ func (m *Manager) deadlinesLocked(e *entry, l Lifetime, now time.Time) deadlines
 
 // reprieveLocked is before when nothing ends e; zero: no such time.
 func (e *entry) reprieveLocked(now time.Time) time.Time {
-	if at := e.rec.Reprieve; at != nil && at.Before(now.Add(reprieveFor)) { // else the clock was wrong
+	if at := e.rec.Reprieve; at != nil && at.Before(now.Add(reprieveFor+sweepPause)) { // else the clock was wrong
 		return later(e.reprieve, *at)
 	}
 	return e.reprieve
@@ -148,51 +147,64 @@ func (m *Manager) lifetime(r *Record) Lifetime {
 	return r.Lifetime.or(m.settings.Load().Templates[r.Template].Lifetime)
 }
 
-// reprieve has nobody deleted at once because the lifetimes of templates change. It
-// returns whom it spares, and tells the operator.
-func (m *Manager) reprieve(before, after lifetimes) map[string]*entry {
+// reprieve has nobody deleted at once because the lifetimes of templates change,
+// and tells the operator of those whom it spares.
+func (m *Manager) reprieve(before, after lifetimes) {
 	now := time.Now()
 	until := now.Add(reprieveFor).UTC().Truncate(time.Millisecond)
-	spared := map[string]*entry{}
+	var spared []string
 	for prefix, e := range m.entries() {
 		e.mu.Lock()
-		old, next := before.of(e.rec), after.of(e.rec)
-		was, will := m.deadlinesLocked(e, old, now).end(old.onIdle()), m.deadlinesLocked(e, next, now).end(next.onIdle())
-		if !will.IsZero() && will.Before(now.Add(sweepPause)) && (was.IsZero() || will.Before(was)) {
+		if m.isDueLocked(e, after.of(e.rec), now) && !m.isDueLocked(e, before.of(e.rec), now) {
 			e.reprieve = until
-			spared[prefix] = e
+			spared = append(spared, prefix)
 		}
 		e.mu.Unlock()
 	}
-	if len(spared) > 0 {
-		const named = 20
-		prefixes := slices.Sorted(maps.Keys(spared))
-		m.log().Warn("instances are too old for the new configuration and will be deleted: to keep them, "+
-			"change ttl, delete_after_stopped or on_idle of their templates until then, or PATCH them",
-			zap.Int("instances", len(spared)), zap.String("not_before", until.Format(time.RFC3339)),
-			zap.Strings("prefixes", prefixes[:min(named, len(prefixes))]))
+	if spared == nil {
+		return
 	}
-	return spared
+	const named = 20
+	slices.Sort(spared)
+	m.log().Warn("instances are too old for the new configuration and will be deleted: to keep them, "+
+		"change ttl, delete_after_stopped or on_idle of their templates until then, or PATCH them",
+		zap.Int("instances", len(spared)), zap.String("not_before", until.Format(time.RFC3339)),
+		zap.Strings("prefixes", spared[:min(named, len(spared))]))
 }
 
-// writeSettings has the files say what s says, which is in force. The lifetimes come
-// once all whom they spare have that on disk: until then a restart spares them anew.
-func (m *Manager) writeSettings(s *Settings, spared map[string]*entry) {
-	err := m.keepAll(spared, 0)
-	if err == nil && m.settings.Load() == s && !slices.ContainsFunc(slices.Collect(maps.Values(spared)), (*entry).isUnwritten) {
-		m.lifetimes.Store(new(s.lifetimes()))
-	}
-	if err := errors.Join(err, m.store.refresh()); err != nil {
-		m.log().Error("writing what the new configuration changes", zap.Error(err))
-	}
+// isDueLocked reports whether e would be deleted within a minute if l held and it
+// had no reprieve.
+func (m *Manager) isDueLocked(e *entry, l Lifetime, now time.Time) bool {
+	c := clock{opened: m.openedAt, now: now}
+	end := deadlinesOf(e.rec, l, e.usageLocked(l, c), c).end(l.onIdle())
+	return !end.IsZero() && !end.After(now.Add(sweepPause))
 }
 
-// isUnwritten reports whether e's reprieve is not on disk, as where an operation
-// held e.
-func (e *entry) isUnwritten() bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.rec.Reprieve == nil || !e.rec.Reprieve.Equal(e.reprieve)
+// writeSettings has the files say what the configuration says. Its lifetimes come
+// once all reprieves are on disk: until then a restart gives them anew.
+func (m *Manager) writeSettings() error {
+	m.filing.Lock()
+	defer m.filing.Unlock()
+	s := m.settings.Load() // for whose lifetimes the reprieves are in the table already
+	err := m.keepAll(m.unfiled(), 0)
+	if err == nil && len(m.unfiled()) == 0 {
+		m.filed.Store(new(s.lifetimes()))
+	}
+	return errors.Join(err, m.store.refresh())
+}
+
+// unfiled are the entries whose reprieve is not on disk, as where an operation
+// holds one.
+func (m *Manager) unfiled() map[string]*entry {
+	unfiled := map[string]*entry{}
+	for prefix, e := range m.entries() {
+		e.mu.Lock()
+		if !e.reprieve.IsZero() && (e.rec.Reprieve == nil || !e.rec.Reprieve.Equal(e.reprieve)) {
+			unfiled[prefix] = e
+		}
+		e.mu.Unlock()
+	}
+	return unfiled
 }
 
 // reprieved counts those who would be deleted by now but for their reprieve, and

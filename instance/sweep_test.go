@@ -452,36 +452,80 @@ func newLifetimesDeleteNobodyAtOnce(t *testing.T, begin func(*bench)) {
 	}
 }
 
+// Nor does the second try, after a reload that failed or was taken back.
+func TestANewConfigurationIsTriedTwice(t *testing.T) {
+	b := newBench(t, 1)
+	day := instance.Lifetime{TTL: new(instance.Duration(24 * time.Hour))}
+	b.lifetimes(day)
+	b.create("abcdefgh")
+	var ends [2]time.Time
+	for n := range ends {
+		b.lifetimes(instance.Lifetime{TTL: new(short)})
+		in, err := b.manager.Get("abcdefgh")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ends[n] = *in.ExpiresAt
+		b.lifetimes(day)
+		b.eventually("some time has passed", func() bool { return time.Until(ends[n]) < 10*time.Minute-5*time.Millisecond })
+	}
+	if !ends[1].After(ends[0]) {
+		t.Errorf("it was to end at %s, and at the second try at %s", ends[0], ends[1])
+	}
+}
+
 // A crash right after a reload deletes nobody either: the state tells the new
-// lifetimes once all have their reprieve there. An instance that an operation
-// holds gets its own later.
+// lifetimes once all have their reprieve there, also those that an operation holds.
 func TestLifetimesAreWrittenOnceAllHaveTheirReprieve(t *testing.T) {
 	b := newBench(t, 2)
 	b.lifetimes(instance.Lifetime{TTL: new(instance.Duration(24 * time.Hour))})
 	free, held := b.create("isfree00"), b.create("isheld00")
+	tells := func(ttl string) bool {
+		return strings.Contains(b.file(".instances.json"), `"lifetimes":{"hello":{"ttl":"`+ttl+`"}`)
+	}
 	entered, goOn := b.block("Stop")
 	stopped := make(chan error, 1)
 	go func() { stopped <- second(b.manager.Stop(context.WithoutCancel(t.Context()), held.Prefix)) }()
 	<-entered
-	b.lifetimes(instance.Lifetime{TTL: new(short)})
-	b.eventually("one has its reprieve on disk", b.hasReprieves)
-	if _, err := b.manager.Health(t.Context()); err != nil { // which writes what would now differ
-		t.Fatal(err)
-	}
-	if state := b.file(".instances.json"); !strings.Contains(state, `"lifetimes":{"hello":{"ttl":"24h0m0s"}`) {
-		t.Errorf("the state tells of the new lifetime too early: %s", state)
+	for range 2 { // the second one spares nobody
+		b.lifetimes(instance.Lifetime{TTL: new(short)})
+		b.eventually("one has its reprieve on disk", b.hasReprieves)
+		if _, err := b.manager.Health(t.Context()); err != nil { // which writes what would now differ
+			t.Fatal(err)
+		}
+		if !tells("24h0m0s") {
+			t.Errorf("the state tells of the new lifetime too early: %s", b.file(".instances.json"))
+		}
 	}
 	goOn()
 	if err := <-stopped; err != nil {
 		t.Fatal(err)
 	}
+	b.engine.Reconnect() // else it is some seconds until the next look
+	b.eventually("the state tells of the new lifetime", func() bool { return tells(time.Duration(short).String()) })
 	b.reopen()
 	for _, in := range []instance.Instance{free, held} {
 		if now, err := b.manager.Get(in.Prefix); err != nil || time.Until(*now.ExpiresAt) < 9*time.Minute {
 			t.Errorf("%s expires at %v (%v)", in.Prefix, now.ExpiresAt, err)
 		}
 	}
-	if state := b.file(".instances.json"); !strings.Contains(state, `"lifetimes":{"hello":{"ttl":"`+time.Duration(short).String()+`"}`) {
-		t.Errorf("the state does not tell of the new lifetime: %s", state)
+}
+
+// What ended while Caddy was away ended when it came back.
+func TestNobodyIsDeletedForATimeWithoutUs(t *testing.T) {
+	b := newBench(t, 1)
+	b.lifetimes(instance.Lifetime{DeleteAfterStopped: new(instance.Duration(time.Minute))})
+	b.create("abcdefgh")
+	if err := b.manager.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b.engine.StopByHand(instance.ContainerName("abcdefgh"))
+	ended := time.Now()
+	b.eventually("some time has passed", func() bool { return time.Since(ended) > 5*time.Millisecond })
+	opened := time.Now().Truncate(time.Millisecond)
+	b.open()
+	in := b.awaitStatus("abcdefgh", instance.Stopped, instance.ReasonOutside)
+	if in.StoppedAt.Before(opened) || in.DeleteAt.Before(opened.Add(time.Minute)) {
+		t.Errorf("it was stopped at %s and will be deleted at %s, after a start at %s", in.StoppedAt, in.DeleteAt, opened)
 	}
 }

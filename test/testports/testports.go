@@ -19,8 +19,11 @@ var taken = struct {
 }{ports: map[int]bool{}}
 
 // Take takes n ports from first on, until GiveBack or the end of the process. It
-// reports false, and takes none, if anybody took or uses one of them.
+// reports false, and takes none, if anybody took or uses one of them. n is at least 1.
 func Take(first, n int) bool {
+	if n < 1 {
+		panic(fmt.Sprintf("%d ports", n)) // to lock 0 bytes is to lock all that follow
+	}
 	taken.Lock()
 	defer taken.Unlock()
 	for port := first; port < first+n; port++ {
