@@ -75,9 +75,9 @@ func (m *Manager) Health(ctx context.Context) (Health, error) {
 		h.advise("compare the instances with what you expect, add their custom hosts and lifetimes of their own again, for those were lost, and confirm: " +
 			"POST /api/health/confirm; until then no instance can be created")
 	}
-	if n, at := m.reprieved(time.Now()); n > 0 && h.State.Degraded == "" {
-		h.Advice = append(h.Advice, fmt.Sprintf("%d of the instances will be deleted after %s, for they are too old for the new configuration, and the log names the first 20: "+
-			"to keep them, change ttl, delete_after_stopped or on_idle of their templates, or PATCH them", n, at.UTC().Format(time.RFC3339)))
+	if prefixes, from := m.reprieved(); len(prefixes) > 0 && h.State.Degraded == "" {
+		h.Advice = append(h.Advice, fmt.Sprintf("instances that will be deleted from %[2]s on, as lifetimes of the new configuration say: %[1]d (the log names the first 20); "+
+			"to keep them, change ttl, idle_timeout, on_idle or delete_after_stopped of their templates, or PATCH them", len(prefixes), from.Format(time.RFC3339)))
 	}
 	if err := m.refresh(); err != nil {
 		h.State.Error = err.Error()

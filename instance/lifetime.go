@@ -193,9 +193,9 @@ func (d deadlines) due(now time.Time, onIdle OnIdle) (do OnIdle, why string) {
 	past := func(at time.Time) bool { return !at.IsZero() && !at.After(now) }
 	switch {
 	case past(d.expires):
-		return IdleDelete, "its lifetime is over"
+		return IdleDelete, "its ttl is over"
 	case past(d.deleted):
-		return IdleDelete, "it has been stopped for long"
+		return IdleDelete, "it has been stopped for longer than delete_after_stopped"
 	case past(d.idle):
 		return onIdle, whyIdle
 	}

@@ -66,6 +66,7 @@ type Manager struct {
 	ends      chan struct{} // has an element for each end that nobody asked for
 	boots     chan struct{} // has an element when instances ended with the engine
 	openedAt  time.Time
+	before    *lifetimes                // that were in force before Open; nil after the first look at all
 	filing    sync.Mutex                // see writeSettings
 	filed     atomic.Pointer[lifetimes] // for the next write of the state file
 	sooner    chan struct{}             // has an element when a deadline came closer
@@ -143,10 +144,12 @@ func New(dir string, openRuntime func(owner string) (Runtime, error)) *Manager {
 // Use puts s in force; call it before Open, and again whenever the
 // configuration changes.
 func (m *Manager) Use(s *Settings) {
-	if old := m.settings.Load(); old != nil {
-		m.reprieve(old.lifetimes(), s.lifetimes())
-	}
+	old := m.settings.Load()
+	spares := old != nil && m.reprieve(old.lifetimes(), s.lifetimes())
 	m.settings.Store(s)
+	if spares {
+		m.tellReprieved()
+	}
 	if m.opened.Load() { // else Open writes them
 		m.begin(func() {
 			if err := m.writeSettings(); err != nil {
@@ -262,6 +265,7 @@ func (m *Manager) fill(loaded state) {
 		m.ports.mark(r.Port)
 	}
 	after := m.settings.Load().lifetimes()
+	m.before = &loaded.Lifetimes
 	m.reprieve(loaded.Lifetimes, after)
 	for _, e := range m.unfiled() {
 		e.stamp(e.rec) // which nobody else has yet: it is written with the lifetimes

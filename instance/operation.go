@@ -260,6 +260,9 @@ func (m *Manager) logOperation(e *entry, op *operation, took time.Duration) {
 	case op.wanted.Err() != nil:
 		m.log().Info("operation called off", fields...)
 		return
+	case KindOf(op.err) == BadRequest: // whose caller was told what to send
+		m.log().Info("operation refused", append(fields, zap.Error(op.err))...)
+		return
 	default:
 		m.log().Error("operation failed", append(fields, zap.Error(op.err))...)
 		return

@@ -524,6 +524,10 @@ func (m *Manager) reconcileAll(ctx context.Context) error {
 	if m.settle(ctx, s) || wasAway {
 		m.bootSoon()
 	}
+	if m.before != nil {
+		m.before = nil
+		m.tellReprieved()
+	}
 	m.tendPools()
 	return nil
 }
@@ -681,7 +685,7 @@ func (m *Manager) doOn(ctx context.Context, e *entry, a action) error {
 		return nil
 	}
 	if do == nil {
-		m.note(e, m.learned(a))
+		m.note(e, m.learned(e, a))
 		m.finish(e, op, nil)
 		return nil
 	}
@@ -689,12 +693,15 @@ func (m *Manager) doOn(ctx context.Context, e *entry, a action) error {
 	return nil
 }
 
-// learned is what a makes of a record. What ended while we were away ended when we
-// came back: nobody could visit it before, and nobody is deleted as soon as we learn
-// of it.
-func (m *Manager) learned(a action) *Record {
+// learned is what a makes of e's record. What ended while we were away ended when we
+// came back: nobody could visit it before. Nor is anybody deleted as soon as we learn
+// of his end because lifetimes were changed meanwhile.
+func (m *Manager) learned(e *entry, a action) *Record {
 	if at := a.next.StoppedAt; a.was.StoppedAt == nil && at != nil && at.Before(m.openedAt) {
 		a.next.StoppedAt = instant(m.openedAt)
+	}
+	if m.before != nil && !isSpare(a.prefix) {
+		m.spare(e, a.next, *m.before, m.settings.Load().lifetimes())
 	}
 	return a.next
 }

@@ -147,37 +147,63 @@ func (m *Manager) lifetime(r *Record) Lifetime {
 	return r.Lifetime.or(m.settings.Load().Templates[r.Template].Lifetime)
 }
 
-// reprieve has nobody deleted at once because the lifetimes of templates change,
-// and tells the operator of those whom it spares.
-func (m *Manager) reprieve(before, after lifetimes) {
-	now := time.Now()
-	until := now.Add(reprieveFor).UTC().Truncate(time.Millisecond)
-	var spared []string
-	for prefix, e := range m.entries() {
-		e.mu.Lock()
-		if m.isDueLocked(e, after.of(e.rec), now) && !m.isDueLocked(e, before.of(e.rec), now) {
-			e.reprieve = until
-			spared = append(spared, prefix)
-		}
-		e.mu.Unlock()
+// reprieve has nobody deleted at once because the lifetimes of templates change. It
+// reports whether that spares anybody.
+func (m *Manager) reprieve(before, after lifetimes) (spares bool) {
+	for _, e := range m.entries() {
+		spares = m.spare(e, e.record(), before, after) || spares
 	}
-	if spared == nil {
+	return spares
+}
+
+// spare gives e, which is to have rec, a reprieve if after would have it deleted
+// within a minute and before would not, and reports whether.
+func (m *Manager) spare(e *entry, rec *Record, before, after lifetimes) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := time.Now()
+	c := clock{opened: m.openedAt, now: now}
+	due := func(l Lifetime) bool { // without the reprieve that it may have
+		end := deadlinesOf(rec, l, e.usageLocked(l, c), c).end(l.onIdle())
+		return !end.IsZero() && !end.After(now.Add(sweepPause))
+	}
+	if !due(after.of(rec)) || due(before.of(rec)) {
+		return false
+	}
+	e.reprieve = now.Add(reprieveFor).UTC().Truncate(time.Millisecond)
+	return true
+}
+
+// tellReprieved tells the operator who is only there because of a reprieve.
+func (m *Manager) tellReprieved() {
+	prefixes, first := m.reprieved()
+	if len(prefixes) == 0 {
 		return
 	}
 	const named = 20
-	slices.Sort(spared)
-	m.log().Warn("instances are too old for the new configuration and will be deleted: to keep them, "+
-		"change ttl, delete_after_stopped or on_idle of their templates until then, or PATCH them",
-		zap.Int("instances", len(spared)), zap.String("not_before", until.Format(time.RFC3339)),
-		zap.Strings("prefixes", spared[:min(named, len(spared))]))
+	m.log().Warn("instances will be deleted, as lifetimes of the new configuration say: to keep them, "+
+		"change ttl, idle_timeout, on_idle or delete_after_stopped of their templates until then, or PATCH them",
+		zap.Int("instances", len(prefixes)), zap.String("not_before", first.Format(time.RFC3339)),
+		zap.Strings("prefixes", prefixes[:min(named, len(prefixes))]))
 }
 
-// isDueLocked reports whether e would be deleted within a minute if l held and it
-// had no reprieve.
-func (m *Manager) isDueLocked(e *entry, l Lifetime, now time.Time) bool {
-	c := clock{opened: m.openedAt, now: now}
-	end := deadlinesOf(e.rec, l, e.usageLocked(l, c), c).end(l.onIdle())
-	return !end.IsZero() && !end.After(now.Add(sweepPause))
+// reprieved are those who would be deleted by now but for their reprieve, and when
+// the first one's ends.
+func (m *Manager) reprieved() (prefixes []string, first time.Time) {
+	now := time.Now()
+	for prefix, e := range m.entries() {
+		e.mu.Lock()
+		until, l := e.reprieveLocked(now), m.lifetime(e.rec)
+		if until.After(now) && m.deadlinesLocked(e, l, now).end(l.onIdle()).Equal(until) {
+			prefixes = append(prefixes, prefix)
+			if first.IsZero() || until.Before(first) {
+				first = until
+			}
+		}
+		e.mu.Unlock()
+	}
+	slices.Sort(prefixes)
+	return prefixes, first
 }
 
 // writeSettings has the files say what the configuration says. Its lifetimes come
@@ -205,23 +231,6 @@ func (m *Manager) unfiled() map[string]*entry {
 		e.mu.Unlock()
 	}
 	return unfiled
-}
-
-// reprieved counts those who would be deleted by now but for their reprieve, and
-// says when the first one's ends.
-func (m *Manager) reprieved(now time.Time) (n int, first time.Time) {
-	for _, e := range m.entries() {
-		e.mu.Lock()
-		until, l := e.reprieveLocked(now), m.lifetime(e.rec)
-		if until.After(now) && m.deadlinesLocked(e, l, now).end(l.onIdle()).Equal(until) {
-			n++
-			if first.IsZero() || until.Before(first) {
-				first = until
-			}
-		}
-		e.mu.Unlock()
-	}
-	return n, first
 }
 
 // usageLocked is when e was used; now, while it serves a request, however long

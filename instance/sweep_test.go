@@ -12,6 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/aie-sandbox/caddy-sandbox/instance"
 )
 
@@ -425,7 +428,7 @@ func newLifetimesDeleteNobodyAtOnce(t *testing.T, begin func(*bench)) {
 			if left := time.Until(*ends(in)); left < 9*time.Minute || left > 10*time.Minute {
 				t.Errorf("it has %s left", left)
 			}
-			if h, err := b.manager.Health(t.Context()); err != nil || h.Status != "ok" || len(h.Advice) != 1 || !strings.Contains(h.Advice[0], "1 of the instances will be deleted after "+ends(in).Format(time.RFC3339)) {
+			if h, err := b.manager.Health(t.Context()); err != nil || h.Status != "ok" || len(h.Advice) != 1 || !strings.Contains(h.Advice[0], "will be deleted from "+ends(in).Format(time.RFC3339)+" on, as lifetimes of the new configuration say: 1 ") {
 				t.Errorf("health is %+v (%v)", h, err)
 			}
 			own, err := b.manager.Get("ownone00")
@@ -511,21 +514,54 @@ func TestLifetimesAreWrittenOnceAllHaveTheirReprieve(t *testing.T) {
 	}
 }
 
-// What ended while Caddy was away ended when it came back.
+// What ended while Caddy was away ended when it came back, and lifetimes that were
+// changed meanwhile are new ones for it, too.
 func TestNobodyIsDeletedForATimeWithoutUs(t *testing.T) {
-	b := newBench(t, 1)
-	b.lifetimes(instance.Lifetime{DeleteAfterStopped: new(instance.Duration(time.Minute))})
-	b.create("abcdefgh")
-	if err := b.manager.Close(); err != nil {
-		t.Fatal(err)
-	}
-	b.engine.StopByHand(instance.ContainerName("abcdefgh"))
-	ended := time.Now()
-	b.eventually("some time has passed", func() bool { return time.Since(ended) > 5*time.Millisecond })
-	opened := time.Now().Truncate(time.Millisecond)
-	b.open()
-	in := b.awaitStatus("abcdefgh", instance.Stopped, instance.ReasonOutside)
-	if in.StoppedAt.Before(opened) || in.DeleteAt.Before(opened.Add(time.Minute)) {
-		t.Errorf("it was stopped at %s and will be deleted at %s, after a start at %s", in.StoppedAt, in.DeleteAt, opened)
+	for name, after := range map[string]time.Duration{"the same lifetime": time.Hour, "a shorter one": time.Second} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			core, logs := observer.New(zap.WarnLevel)
+			b := newBench(t, 3)
+			b.lifetimes(instance.Lifetime{DeleteAfterStopped: new(instance.Duration(time.Hour))})
+			prefixes := []string{"isgone00", "isended0", "ispaused"}
+			for _, prefix := range prefixes {
+				b.create(prefix)
+			}
+			if err := b.manager.Close(); err != nil {
+				t.Fatal(err)
+			}
+			b.engine.StopByHand(instance.ContainerName("isended0"))
+			b.engine.RemoveByHand(instance.ContainerName("isgone00"))
+			if err := b.engine.Runtime(b.owner()).Pause(t.Context(), instance.ContainerName("ispaused")); err != nil {
+				t.Fatal(err)
+			}
+			ended := time.Now()
+			b.eventually("some time has passed", func() bool { return time.Since(ended) > 5*time.Millisecond })
+			b.adapt = func(s *instance.Settings) {
+				s.Log = zap.New(core)
+				b.everywhere(s, instance.Lifetime{DeleteAfterStopped: new(instance.Duration(after))})
+			}
+			opened, left := time.Now().Truncate(time.Millisecond), time.Hour
+			if after < time.Hour {
+				left = 9 * time.Minute
+			}
+			b.open()
+			for _, prefix := range prefixes {
+				var in instance.Instance
+				b.eventually(prefix+" is known to have ended", func() bool {
+					in, _ = b.manager.Get(prefix)
+					return in.Status != instance.Running && in.StoppedAt != nil
+				})
+				if in.StoppedAt.Before(opened) || in.DeleteAt.Before(opened.Add(left)) {
+					t.Errorf("%s was stopped at %s and will be deleted at %s, after a start at %s", prefix, in.StoppedAt, in.DeleteAt, opened)
+				}
+			}
+			if after < time.Hour {
+				b.eventually("the log names them", func() bool {
+					lines := logs.FilterMessageSnippet("instances will be deleted").All()
+					return len(lines) == 1 && lines[0].ContextMap()["instances"] == int64(len(prefixes))
+				})
+			}
+		})
 	}
 }

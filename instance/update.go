@@ -33,7 +33,7 @@ func (m *Manager) checkTTL(before, after *Record) error {
 	if ttl == was || ttl == 0 || time.Duration(ttl) > age {
 		return nil
 	}
-	return badField("ttl", fmt.Sprintf("ttl counts from the creation, which was %s ago: with %s the instance would be deleted now; "+
+	return badField("ttl", fmt.Sprintf("ttl counts from the creation, which was %s ago: with %s (null: its template's) the instance would be deleted now; "+
 		"send a longer one, or delete it", age.Round(time.Second), time.Duration(ttl)),
 		never, "longer than "+age.Round(time.Second).String())
 }
