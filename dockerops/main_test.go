@@ -233,7 +233,7 @@ func eventually(t *testing.T, what string, check func() bool) {
 		if check() {
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond) // between two looks at the condition
 	}
 	t.Fatalf("not within %d looks: %s", looks, what)
 }

@@ -21,7 +21,7 @@ type outFile struct {
 
 	madeOf  source      // of what content was made
 	content bytesOf     // what is on disk, as far as we know; zero: nothing is known
-	onDisk  fs.FileInfo // how it looked when we had written it; nil: unknown
+	onDisk  fs.FileInfo // how it looked when we had found or written it; nil: unknown
 }
 
 // source is what a file is made of: where it is the same, so are the bytes.

@@ -173,7 +173,7 @@ func (s *scene) eventually(what string, check func() bool) {
 		if check() {
 			return
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond) // between two looks at the condition
 	}
 	s.t.Fatalf("not within %d looks: %s", looks, what)
 }
